@@ -1,0 +1,18 @@
+//! Claviger: a KMS v2 encryption plugin for Kubernetes.
+//!
+//! This crate is the process around the keystore: sockets, requests, metrics, commands. What
+//! happens to keys is in `claviger-keystore`; `ARCHITECTURE.md` is the map.
+
+pub mod app;
+pub mod cli;
+pub mod client;
+pub mod config;
+pub mod encryption_config;
+pub mod keeper;
+pub mod metrics;
+pub mod metrics_server;
+pub mod probe;
+pub mod publication;
+pub mod server;
+pub mod service;
+pub mod telemetry;
