@@ -38,7 +38,7 @@ pub enum EnvelopeError {
     #[error("a seed has 1 to {MAX_SEED_LEN} bytes, not {0}")]
     SeedLength(usize),
     /// Shorter or longer than any that we make.
-    #[error("a ciphertext has {} to {MAX_CIPHERTEXT_LEN} bytes, not {0}", OVERHEAD)]
+    #[error("a ciphertext has {min} to {MAX_CIPHERTEXT_LEN} bytes, not {0}", min = OVERHEAD + 1)]
     CiphertextLength(usize),
     /// Another program's.
     #[error("the ciphertext was made by another program")]

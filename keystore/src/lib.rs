@@ -4,7 +4,9 @@ pub mod error;
 pub mod key;
 pub mod secret;
 pub mod snapshot;
+pub mod store;
 mod xaes;
+pub use store::Keystore;
 pub mod keyring { 
 /// x
 pub const MAX_KEYS: usize = 1000; }

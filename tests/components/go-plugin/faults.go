@@ -31,46 +31,37 @@ const (
 	minSeed        = 32
 )
 
-// faults are written fresh for each process: some remember earlier answers.
+const okKey = "kms.example.org" // as an annotation's key
+
+// faults are made anew in each process: some remember earlier answers.
 var faults = map[string]fault{
 	// Every call.
-	"slow":         {delay: 4 * time.Second}, // past the apiserver's default of 3 s
+	"slow":         {delay: 4 * time.Second}, // the apiserver waits 3 s unless told otherwise
 	"empty-key-id": keyIDFault(""),
 	"long-key-id":  keyIDFault(strings.Repeat("k", maxKeyID+1)),
 
 	// Status.
-	"status-error":    {status: func(*service.StatusResponse) error { return errFault }},
-	"healthz-not-ok":  {status: func(a *service.StatusResponse) error { a.Healthz = "not ok"; return nil }},
-	"wrong-version":   {status: func(a *service.StatusResponse) error { a.Version = "v1"; return nil }},
-	"version-changes": {status: versionChanges()},
+	"status-error":    statusFault(func(*service.StatusResponse) error { return errFault }),
+	"healthz-not-ok":  statusFault(func(a *service.StatusResponse) error { a.Healthz = "no"; return nil }),
+	"wrong-version":   statusFault(func(a *service.StatusResponse) error { a.Version = "v1"; return nil }),
+	"version-changes": statusFault(versionChanges()),
 
 	// Encrypt.
 	"encrypt-error":        encryptFault(func(*service.EncryptResponse) error { return errFault }),
 	"encrypt-other-key-id": encryptFault(func(a *service.EncryptResponse) error { a.KeyID += "-other"; return nil }),
 	"encrypt-empty-key-id": encryptFault(func(a *service.EncryptResponse) error { a.KeyID = ""; return nil }),
 	"empty-ciphertext":     encryptFault(func(a *service.EncryptResponse) error { a.Ciphertext = nil; return nil }),
-	"long-ciphertext": encryptFault(func(a *service.EncryptResponse) error {
-		a.Ciphertext = append(a.Ciphertext, make([]byte, maxCiphertext+1-len(a.Ciphertext))...)
-		return nil
-	}),
-	"bad-annotation-key": encryptFault(annotated("kms.example.org/slash", 1)),
-	"long-annotations":   encryptFault(annotated("kms.example.org", maxAnnotations+1-len("kms.example.org"))),
-	"same-ciphertext":    encryptFault(sameCiphertext()),
-	"not-encrypted": {encrypt: func(plaintext []byte, a *service.EncryptResponse) error {
-		a.Ciphertext = slices.Clone(plaintext)
-		return nil
-	}},
+	"long-ciphertext":      encryptFault(longCiphertext),
+	"same-ciphertext":      encryptFault(sameCiphertext()),
+	"bad-annotation-key":   encryptFault(annotated(okKey+"/slash", 1)),
+	"long-annotations":     encryptFault(annotated(okKey, maxAnnotations+1-len(okKey))),
+	"leaky-annotation":     {encrypt: leakyAnnotation},
 
 	// Decrypt.
-	"decrypt-error":       {decrypt: func([]byte, error) ([]byte, error) { return nil, errFault }},
-	"decrypt-short":       {decrypt: func([]byte, error) ([]byte, error) { return make([]byte, minSeed-1), nil }},
-	"decrypt-wrong-bytes": {decrypt: func([]byte, error) ([]byte, error) { return make([]byte, minSeed), nil }},
-	"decrypt-forged": {decrypt: func(plaintext []byte, err error) ([]byte, error) {
-		if err != nil { // a ciphertext that is not ours is answered all the same
-			return make([]byte, minSeed), nil
-		}
-		return plaintext, nil
-	}},
+	"decrypt-error":       decryptFault(nil, errFault),
+	"decrypt-short":       decryptFault(make([]byte, minSeed-1), nil),
+	"decrypt-wrong-bytes": decryptFault(make([]byte, minSeed), nil),
+	"decrypt-forged":      {decrypt: decryptForged},
 }
 
 var errFault = errors.New("this fault was asked for")
@@ -82,8 +73,22 @@ func keyIDFault(keyID string) fault {
 	}
 }
 
+func statusFault(spoil func(*service.StatusResponse) error) fault {
+	return fault{status: spoil}
+}
+
 func encryptFault(spoil func(*service.EncryptResponse) error) fault {
 	return fault{encrypt: func(_ []byte, a *service.EncryptResponse) error { return spoil(a) }}
+}
+
+func decryptFault(plaintext []byte, err error) fault {
+	return fault{decrypt: func([]byte, error) ([]byte, error) { return plaintext, err }}
+}
+
+func longCiphertext(a *service.EncryptResponse) error {
+	padding := max(0, maxCiphertext+1-len(a.Ciphertext))
+	a.Ciphertext = append(a.Ciphertext, make([]byte, padding)...)
+	return nil
 }
 
 func annotated(key string, size int) func(*service.EncryptResponse) error {
@@ -91,6 +96,20 @@ func annotated(key string, size int) func(*service.EncryptResponse) error {
 		a.Annotations = map[string][]byte{key: make([]byte, size)}
 		return nil
 	}
+}
+
+// leakyAnnotation hands the plaintext to etcd in clear; everything still works.
+func leakyAnnotation(plaintext []byte, a *service.EncryptResponse) error {
+	a.Annotations = map[string][]byte{okKey: plaintext}
+	return nil
+}
+
+// decryptForged answers a ciphertext that fails authentication as if it were good.
+func decryptForged(plaintext []byte, err error) ([]byte, error) {
+	if err != nil {
+		return make([]byte, minSeed), nil
+	}
+	return plaintext, nil
 }
 
 // versionChanges answers v2 once and v2beta1 ever after; each alone would be accepted.
