@@ -114,7 +114,7 @@ pub enum DocumentError {
     #[error("has more than one primary key")]
     TwoPrimaries,
     /// Too many KEKs.
-    #[error("has {0} keys; at most {max} are kept", max = crate::keyring::MAX_KEYS)]
+    #[error("has {0} keys; at most {max} are kept", max = crate::header::MAX_KEYS)]
     TooManyKeys(usize),
     /// A field whose value cannot be.
     #[error("has an impossible value: {0}")]
@@ -142,7 +142,7 @@ pub enum ChangeError {
     #[error("{0} is staged already: a rotation is under way")]
     AlreadyStaged(KeyId),
     /// No room for another key.
-    #[error("the keyring has {max} keys already", max = crate::keyring::MAX_KEYS)]
+    #[error("the keyring has {max} keys already", max = crate::header::MAX_KEYS)]
     Full,
     /// The revision counter is at its end.
     #[error("the revision cannot grow any more")]
@@ -179,7 +179,7 @@ pub enum NotSuccessor {
         found: String,
     },
     /// Another keyring key, and no chain of proofs leads to it.
-    #[error("the keyring is sealed with another keyring key, and no rekey proof leads to it")]
+    #[error("the keyring is sealed with another keyring key than the one that was seen here before")]
     OtherKeyringKey,
     /// A key that was there is gone.
     #[error("the keyring lost {0}, which was seen here before")]
@@ -204,6 +204,9 @@ pub enum StorageError {
     /// There is no keyring. It is never made anew by anyone but `init`.
     #[error("there is no keyring at {0}")]
     Missing(String),
+    /// There is a keyring already. None is ever overwritten.
+    #[error("there is a keyring at {0} already")]
+    Exists(String),
     /// Somebody else committed first.
     #[error("the keyring changed meanwhile: somebody else committed first")]
     Conflict,

@@ -6,11 +6,12 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use jiff::Timestamp;
 use zeroize::Zeroizing;
 
-use crate::envelope::{self, SeedKey};
+use crate::envelope::{EnvelopeError, SeedKey};
 use crate::key::{KeyId, KeyState};
 
 /// Why a request is refused. Each variant is one reason in metrics and one gRPC code.
@@ -52,6 +53,8 @@ pub struct Snapshot {
     pub(crate) keys: HashMap<KeyId, SnapshotKey>,
     /// Set while Status and Encrypt are refused although the keyring is open.
     pub(crate) decrypt_only: Option<Arc<str>>,
+    /// Set once a sealed seed did not open again; shared by all snapshots of the process.
+    pub(crate) self_check_failed: Arc<AtomicBool>,
 }
 
 /// One key of a snapshot: its state, and its cipher where its bytes may be used.
@@ -90,7 +93,12 @@ impl Snapshot {
         if !self.may_seal(id) {
             return Err(self.refusal_of(id));
         }
-        self.seed_key(id)?.seal(seed).map_err(Refusal::from)
+        self.seed_key(id)?.seal(seed).map_err(|e| {
+            if e == EnvelopeError::SelfCheck {
+                self.self_check_failed.store(true, Ordering::Relaxed);
+            }
+            Refusal::from(e)
+        })
     }
 
     /// Opens one sealed seed.
@@ -109,6 +117,9 @@ impl Snapshot {
     }
 
     fn may_write(&self) -> Result<(), Refusal> {
+        if self.self_check_failed.load(Ordering::Relaxed) {
+            return Err(Refusal::SelfCheckFailed);
+        }
         match &self.decrypt_only {
             Some(why) => Err(Refusal::DecryptOnly(why.clone())),
             None => Ok(()),
@@ -136,9 +147,9 @@ impl fmt::Debug for Snapshot {
     }
 }
 
-impl From<envelope::EnvelopeError> for Refusal {
-    fn from(error: envelope::EnvelopeError) -> Self {
-        use envelope::EnvelopeError as E;
+impl From<EnvelopeError> for Refusal {
+    fn from(error: EnvelopeError) -> Self {
+        use EnvelopeError as E;
         match error {
             E::SeedLength(len) => Self::SeedLength(len),
             E::CiphertextLength(len) => Self::CiphertextLength(len),

@@ -1,0 +1,133 @@
+//! The mark: what a member has seen, kept beside it, so that an older keyring that was put back, a
+//! fork or a lost key is noticed after a restart too.
+//!
+//! It is written after the keyring is durable. It holds no secret. Whoever can roll back both the
+//! keyring and the mark is beyond what it guards against.
+
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::durable;
+use crate::error::{Error, StorageError};
+use crate::header::{ClusterId, DocumentHash, Header, KeyringKeyId};
+use crate::key::{KeyId, KeyState};
+
+/// How many earlier documents a mark remembers.
+const HISTORY: usize = 64;
+/// No mark is longer: 1,000 keys of some 60 bytes, and the history.
+const MAX_LEN: u64 = 256 * 1024;
+
+/// What a member has seen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Mark {
+    /// The cluster.
+    pub cluster_id: ClusterId,
+    /// The last document's revision.
+    pub revision: u64,
+    /// Its hash.
+    pub hash: DocumentHash,
+    /// The keyring key that it was sealed with.
+    pub keyring_key_id: KeyringKeyId,
+    /// Every key that it had, with its state.
+    pub keys: Vec<(KeyId, KeyState)>,
+    /// The last documents, oldest first, this one included.
+    pub history: Vec<(u64, DocumentHash)>,
+    /// When the storage was last read, by the wall clock.
+    pub last_read: Timestamp,
+}
+
+impl Mark {
+    /// The mark of this document, which follows the one that `before` was made of.
+    pub(crate) fn of(
+        header: &Header,
+        hash: DocumentHash,
+        before: Option<&Self>,
+        now: Timestamp,
+    ) -> Self {
+        let mut history = before.map(|mark| mark.history.clone()).unwrap_or_default();
+        history.push((header.revision, hash));
+        history.drain(..history.len().saturating_sub(HISTORY));
+        Self {
+            cluster_id: header.cluster_id,
+            revision: header.revision,
+            hash,
+            keyring_key_id: header.keyring_key_id,
+            keys: header.keys.iter().map(|key| (key.id, key.state)).collect(),
+            history,
+            last_read: now,
+        }
+    }
+}
+
+/// Where a member's mark lies.
+#[derive(Debug, Clone)]
+pub struct MarkFile(PathBuf);
+
+impl MarkFile {
+    /// The mark at this path.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self(path.into())
+    }
+
+    /// The mark beside a keyring file.
+    pub fn beside(keyring: &Path) -> Self {
+        let mut name = keyring.as_os_str().to_owned();
+        name.push(".mark");
+        Self(name.into())
+    }
+
+    /// Reads it; a member that never saw a keyring has none.
+    pub fn read(&self) -> Result<Option<Mark>, Error> {
+        match durable::read(&self.0, MAX_LEN) {
+            Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|e| self.error(&e)),
+            Err(StorageError::Missing(_)) => Ok(None),
+            Err(e) => Err(self.error(&e)),
+        }
+    }
+
+    pub(crate) fn write(&self, mark: &Mark) -> Result<(), Error> {
+        let mut bytes = serde_json::to_vec(mark).map_err(|e| self.error(&e))?;
+        bytes.push(b'\n');
+        durable::replace(&self.0, &bytes).map_err(|e| self.error(&e))
+    }
+
+    fn error(&self, cause: &dyn std::fmt::Display) -> Error {
+        Error::Mark { path: self.0.clone(), cause: cause.to_string() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::header::Hex;
+    use crate::keyring::Keyring;
+
+    #[test]
+    fn it_reads_back_and_remembers_the_last_64() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = MarkFile::beside(&dir.path().join("keyring"));
+        assert_eq!(file.read().unwrap(), None);
+        let keyring = Keyring::create("", Hex([1; 32]), Timestamp::UNIX_EPOCH).unwrap();
+        let mut mark = None;
+        for revision in 1..=70_u8 {
+            let hash = Hex([revision; 32]);
+            mark = Some(Mark::of(keyring.header(), hash, mark.as_ref(), Timestamp::UNIX_EPOCH));
+        }
+        let mark = mark.unwrap();
+        file.write(&mark).unwrap();
+        assert_eq!(file.read().unwrap().as_ref(), Some(&mark));
+        assert_eq!(mark.history.len(), HISTORY);
+        assert_eq!(mark.history.last().unwrap().1, Hex([70; 32]));
+    }
+
+    #[test]
+    fn a_broken_mark_is_an_error_and_not_an_absent_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("keyring.mark");
+        std::fs::write(&path, "{}").unwrap();
+        assert!(MarkFile::new(path).read().is_err());
+    }
+}

@@ -1,0 +1,249 @@
+//! The keyring as a file, for one node, or for one writer and the replicas that copy it.
+//!
+//! A commit, under a lock (`keyring.lock`):
+//!
+//! ```text
+//! read and compare → write the new one beside it, durably → keep the old one as keyring.<revision>
+//! → rename the new one over it → make the folder durable → drop all but the last 10 kept ones
+//! ```
+
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use rustix::fs::{FlockOperation, OFlags};
+use sha2::{Digest, Sha256};
+
+use super::Storage;
+use crate::document::{Document, MAX_LEN};
+use crate::durable::{self, PRIVATE, Replacement, folder_of, io_error};
+use crate::error::StorageError;
+use crate::header::{DocumentHash, Hex};
+
+/// How many earlier documents are kept beside the keyring.
+const KEPT: usize = 10;
+/// How often a change is looked for.
+const POLL: Duration = Duration::from_secs(1);
+
+/// What the folder's file system may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// It must survive a power loss.
+    Disk,
+    /// It may lie in memory: for a development server and for tests.
+    Memory,
+}
+
+/// A keyring file.
+#[derive(Debug, Clone)]
+pub struct FileStorage {
+    path: PathBuf,
+    durability: Durability,
+    /// What the last load saw, so that a change is noticed without reading.
+    seen: Arc<Mutex<Option<Stamp>>>,
+}
+
+/// What tells one file from the next without reading it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    device: u64,
+    inode: u64,
+    len: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl FileStorage {
+    /// The keyring at `path`.
+    pub fn new(path: impl Into<PathBuf>, durability: Durability) -> Self {
+        Self { path: path.into(), durability, seen: Arc::default() }
+    }
+
+    /// The keyring file's path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn load_now(&self) -> Result<Vec<u8>, StorageError> {
+        let stamp = Stamp::of(&self.path);
+        check_file(&self.path)?;
+        let bytes = durable::read(&self.path, MAX_LEN as u64)?;
+        // Whoever copied it here may not have synced it, and no ciphertext may leave under a key
+        // that a power loss takes away.
+        let file = File::open(&self.path).map_err(io_error("opening", &self.path))?;
+        file.sync_all().map_err(io_error("syncing", &self.path))?;
+        durable::sync_folder(&self.path).map_err(io_error("syncing the folder of", &self.path))?;
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = stamp;
+        Ok(bytes)
+    }
+
+    fn commit_now(
+        &self,
+        new: &Document,
+        expected: Option<DocumentHash>,
+    ) -> Result<(), StorageError> {
+        check_file_system(folder_of(&self.path), self.durability)?;
+        let _lock = lock(&durable::beside(&self.path, "lock"))?;
+        let old = match self.load_now() {
+            Ok(bytes) => Some(bytes),
+            Err(StorageError::Missing(_)) => None,
+            Err(e) => return Err(e),
+        };
+        if old.as_ref().map(|bytes| Hex(Sha256::digest(bytes).into())) != expected {
+            return Err(StorageError::Conflict);
+        }
+        let replacement = Replacement::write(&self.path, new.as_bytes(), PRIVATE)?;
+        let Some(old) = old else { return replacement.place_where_nothing_is() };
+        let revision = new.header().revision.saturating_sub(1);
+        durable::replace(&durable::beside(&self.path, &revision.to_string()), &old)?;
+        replacement.place()?;
+        self.drop_old_copies();
+        Ok(())
+    }
+
+    /// Removes all but the last copies. One that stays is no harm, so an error is only told.
+    fn drop_old_copies(&self) {
+        let mut kept = kept_copies(&self.path);
+        kept.sort_unstable();
+        for revision in kept.iter().rev().skip(KEPT) {
+            let copy = durable::beside(&self.path, &revision.to_string());
+            if let Err(e) = std::fs::remove_file(&copy) {
+                tracing::warn!(path = %copy.display(), error = %e, "an old keyring copy stays");
+            }
+        }
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Self) -> Result<T, StorageError> + Send + 'static,
+    ) -> Result<T, StorageError> {
+        let storage = self.clone();
+        // A disk that hangs must not stop requests, and a commit is never cancelled half-way.
+        tokio::task::spawn_blocking(move || work(&storage)).await.unwrap_or_else(|e| {
+            Err(io_error("working on", &self.path)(std::io::Error::other(e)))
+        })
+    }
+}
+
+#[async_trait]
+impl Storage for FileStorage {
+    fn place(&self) -> String {
+        self.path.display().to_string()
+    }
+
+    async fn load(&self) -> Result<Vec<u8>, StorageError> {
+        self.blocking(Self::load_now).await
+    }
+
+    async fn commit(
+        &self,
+        new: &Document,
+        expected: Option<DocumentHash>,
+    ) -> Result<(), StorageError> {
+        let new = new.clone();
+        self.blocking(move |storage| storage.commit_now(&new, expected)).await
+    }
+
+    async fn changed(&self) {
+        loop {
+            let seen = *self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+            if Stamp::of(&self.path) != seen {
+                return;
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+}
+
+impl Stamp {
+    fn of(path: &Path) -> Option<Self> {
+        let metadata = std::fs::symlink_metadata(path).ok()?;
+        Some(Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            len: metadata.len(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        })
+    }
+}
+
+/// The revisions of the copies that lie beside a keyring.
+pub fn kept_copies(keyring: &Path) -> Vec<u64> {
+    let Ok(entries) = std::fs::read_dir(folder_of(keyring)) else { return Vec::new() };
+    let prefix = keyring.file_name().map(|name| format!("{}.", name.to_string_lossy()));
+    entries
+        .flatten()
+        .filter_map(|entry| {
+            let name = entry.file_name();
+            name.to_str()?.strip_prefix(prefix.as_deref()?)?.parse().ok()
+        })
+        .collect()
+}
+
+/// Taken for as long as the value lives. The file stays: removing it would let two in.
+fn lock(path: &Path) -> Result<File, StorageError> {
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let fd = rustix::fs::open(path, flags, PRIVATE).map_err(|e| io_error("opening", path)(e.into()))?;
+    match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(fd.into()),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(StorageError::Conflict),
+        Err(e) => Err(io_error("locking", path)(e.into())),
+    }
+}
+
+/// Refuses a keyring that others may change. It is sealed, so a group may read it (for backups).
+fn check_file(path: &Path) -> Result<(), StorageError> {
+    let Ok(metadata) = std::fs::symlink_metadata(path) else { return Ok(()) };
+    let folder = std::fs::metadata(folder_of(path)).map_err(io_error("looking at", path))?;
+    let not_safe = |cause: String| Err(StorageError::Unsafe { path: path.to_owned(), cause });
+    let owners = [0, rustix::process::geteuid().as_raw(), folder.uid()];
+    if metadata.is_file() && metadata.mode() & 0o027 != 0 {
+        let mode = metadata.mode() & 0o7777;
+        return not_safe(format!("its mode is {mode:04o}; run chmod 0600 (or 0640) on it"));
+    }
+    if !owners.contains(&metadata.uid()) {
+        return not_safe(format!(
+            "it belongs to uid {}; give it to the user that runs Claviger",
+            metadata.uid()
+        ));
+    }
+    Ok(())
+}
+
+/// File systems whose rename, lock and fsync cannot be trusted, or that forget.
+pub fn check_file_system(folder: &Path, durability: Durability) -> Result<(), StorageError> {
+    let kind = rustix::fs::statfs(folder).map_err(|e| io_error("looking at", folder)(e.into()))?.f_type;
+    // The numbers of statfs(2); the field's type differs between targets.
+    #[expect(clippy::cast_possible_truncation, reason = "the numbers have 32 bits")]
+    #[expect(clippy::cast_sign_loss, reason = "the numbers have 32 bits")]
+    let name = match kind as u32 {
+        0x0000_6969 => "NFS",
+        0x0000_517b | 0xff53_4d42 | 0xfe53_4d42 => "SMB",
+        0x0102_1997 => "9P",
+        0x00c3_6400 => "Ceph",
+        0x5346_414f | 0x6b41_4653 => "AFS",
+        0x6573_5546 => "FUSE",
+        0x0102_1994 | 0x8584_58f6 if durability == Durability::Disk => "memory",
+        _ => return Ok(()),
+    };
+    Err(StorageError::Unsafe {
+        path: folder.to_owned(),
+        cause: format!("it lies on a {name} file system; a keyring needs a local disk"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn it_keeps_the_contract() {
+        let dir = tempfile::tempdir().unwrap();
+        let storage = FileStorage::new(dir.path().join("keyring"), Durability::Memory);
+        crate::testing::storage_contract(&storage).await;
+    }
+}

@@ -1,0 +1,72 @@
+//! A storage in memory, for tests and benches: it keeps the contract and nothing else.
+
+use std::sync::Mutex;
+
+use async_trait::async_trait;
+use sha2::{Digest, Sha256};
+use tokio::sync::Notify;
+
+use super::Storage;
+use crate::document::Document;
+use crate::error::StorageError;
+use crate::header::{DocumentHash, Hex};
+
+/// A keyring that lives as long as the process.
+#[derive(Debug, Default)]
+pub struct MemoryStorage {
+    bytes: Mutex<Option<Vec<u8>>>,
+    changed: Notify,
+}
+
+impl MemoryStorage {
+    /// Puts any bytes there, as another tool or a fault would.
+    pub fn put(&self, bytes: Option<Vec<u8>>) {
+        *self.lock() = bytes;
+        self.changed.notify_one();
+    }
+
+    /// A mutex that a panicking test poisoned still holds whole bytes.
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Vec<u8>>> {
+        self.bytes.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl Storage for MemoryStorage {
+    fn place(&self) -> String {
+        "memory".to_owned()
+    }
+
+    async fn load(&self) -> Result<Vec<u8>, StorageError> {
+        self.lock().clone().ok_or_else(|| StorageError::Missing(self.place()))
+    }
+
+    async fn commit(
+        &self,
+        new: &Document,
+        expected: Option<DocumentHash>,
+    ) -> Result<(), StorageError> {
+        let mut bytes = self.lock();
+        let found = bytes.as_ref().map(|bytes| Hex(Sha256::digest(bytes).into()));
+        if found != expected {
+            return Err(StorageError::Conflict);
+        }
+        *bytes = Some(new.as_bytes().to_vec());
+        self.changed.notify_one();
+        Ok(())
+    }
+
+    async fn changed(&self) {
+        self.changed.notified().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn it_keeps_the_contract() {
+        crate::testing::storage_contract(&MemoryStorage::default()).await;
+    }
+}
