@@ -72,9 +72,10 @@ def golden_files() -> dict[str, bytes]:
 
 def reasons(invalid: list) -> dict:
     return {
-        "about": "Why each document beside this file must be refused. rootKey opens its slot of "
-        "kind key-file. sealed: line 2 opens with line 1 as it stands, so that only the defect can "
-        "be the reason. class is the second implementation's word for the refusal.",
+        "about": "Why each document beside this file must be refused. keyringKey is the key that "
+        "a sound one is sealed with, rootKey opens its slot of kind key-file. sealed: line 2 opens "
+        "with line 1 as it stands, so that only the defect can be the reason. class is the second "
+        "implementation's word for the refusal.",
         "rootKey": ROOT_KEY.hex(),
         "keyringKey": KEYRING_KEY.hex(),
         "files": {
