@@ -26,7 +26,7 @@ pub const MAX_CIPHERTEXT_LEN: usize = 1024;
 
 const FORMAT: u8 = 1;
 const HEADER_LEN: usize = 1 + NONCE_LEN;
-/// Format, nonce and tag around nothing: what every ciphertext is longer than.
+/// Format, nonce and tag around nothing.
 const OVERHEAD: usize = HEADER_LEN + TAG_LEN;
 /// Bytes that may one day be a format of ours; every other first byte is somebody else's.
 const FORMATS_TO_COME: std::ops::RangeInclusive<u8> = 0x02..=0x1f;
@@ -38,7 +38,7 @@ pub enum EnvelopeError {
     #[error("a seed has 1 to {MAX_SEED_LEN} bytes, not {0}")]
     SeedLength(usize),
     /// Shorter or longer than any that we make.
-    #[error("a ciphertext has {min} to {MAX_CIPHERTEXT_LEN} bytes, not {0}", min = OVERHEAD + 1)]
+    #[error("a ciphertext has {min} to {MAX_CIPHERTEXT_LEN} bytes, not {0}", min = OVERHEAD)]
     CiphertextLength(usize),
     /// Another program's.
     #[error("the ciphertext was made by another program")]
@@ -117,7 +117,7 @@ impl SeedKey {
             }
             Some(_) => return Err(EnvelopeError::Foreign),
         }
-        if ciphertext.len() <= OVERHEAD || ciphertext.len() > MAX_CIPHERTEXT_LEN {
+        if ciphertext.len() < OVERHEAD || ciphertext.len() > MAX_CIPHERTEXT_LEN {
             return Err(EnvelopeError::CiphertextLength(ciphertext.len()));
         }
         let too_short = EnvelopeError::CiphertextLength(ciphertext.len());
@@ -198,7 +198,7 @@ mod tests {
         let sealed = key.seal(&[9; 32]).unwrap();
         for len in 0..sealed.len() {
             let expected = match len {
-                0..=OVERHEAD => EnvelopeError::CiphertextLength(len),
+                0..OVERHEAD => EnvelopeError::CiphertextLength(len),
                 _ => EnvelopeError::Authentication,
             };
             assert_eq!(key.open(&sealed[..len]), Err(expected));

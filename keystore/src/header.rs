@@ -248,6 +248,25 @@ pub struct Slot {
     pub kdf: Option<Kdf>,
 }
 
+impl Slot {
+    /// Parameters are believed before anything is authenticated, so they are bounded here.
+    fn check_kdf(&self) -> Result<(), DocumentError> {
+        let Some(kdf) = &self.kdf else {
+            return match self.kind {
+                SlotKind::Passphrase => Err(DocumentError::Value("a passphrase slot without kdf")),
+                _ => Ok(()),
+            };
+        };
+        let bounded = (65_536..=1_048_576).contains(&kdf.m)
+            && (3..=10).contains(&kdf.t)
+            && (1..=8).contains(&kdf.p);
+        if self.kind != SlotKind::Passphrase || kdf.name != "argon2id" || kdf.salt.0.len() != 16 {
+            return Err(DocumentError::Value("a kdf that is not a passphrase's argon2id"));
+        }
+        if bounded { Ok(()) } else { Err(DocumentError::Value("kdf parameters out of bounds")) }
+    }
+}
+
 /// Argon2id's parameters (RFC 9106).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -305,8 +324,16 @@ impl Header {
         if self.rekey_proofs.len() > 16 || self.merged.len() > 16 {
             return impossible("more than 16 rekey proofs or merged documents");
         }
+        if self.rekey_proofs.iter().any(|proof| proof.revision == 0)
+            || self.merged.iter().any(|merged| merged.revision == 0)
+        {
+            return impossible("revision 0");
+        }
         if self.keys.len() > MAX_KEYS {
             return Err(DocumentError::TooManyKeys(self.keys.len()));
+        }
+        for slot in &self.slots {
+            slot.check_kdf()?;
         }
         self.check_dates()?;
         self.check_duplicates()

@@ -50,6 +50,8 @@ pub mod store;
 mod successor;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+#[cfg(test)]
+mod vectors;
 mod xaes;
 
 pub use store::Keystore;

@@ -110,7 +110,7 @@ impl Payload {
     }
 
     /// The keyring key, if both halves are right; compared in constant time.
-    fn into_key(self, binding: &Binding, id: &KeyringKeyId) -> Result<KeyringKey, Error> {
+    pub(crate) fn into_key(self, binding: &Binding, id: &KeyringKeyId) -> Result<KeyringKey, Error> {
         let other = || DocumentError::OtherKeyringKey;
         let (key, bound) = self.0.split_first_chunk().ok_or_else(other)?;
         let key = KeyringKey(Secret::copy_of(key)?);

@@ -106,8 +106,49 @@ fn split(nonce: &[u8; NONCE_LEN]) -> ([u8; 12], [u8; 12]) {
 
 #[cfg(test)]
 mod tests {
+    use sha3::Shake128;
+    use sha3::digest::{ExtendableOutput, Update, XofReader};
+
     use super::*;
 
+    /// C2SP's accumulated vectors: keys, nonces, plaintexts and AADs drawn from SHAKE-128, and one
+    /// hash over all results. The two published vectors are in `tests/vectors/xaes.json`.
+    fn accumulated(iterations: u32) -> String {
+        let mut source = Shake128::default().finalize_xof();
+        let mut results = Shake128::default();
+        for _ in 0..iterations {
+            let (mut key, mut nonce) = ([0; 32], [0; NONCE_LEN]);
+            source.read(&mut key);
+            source.read(&mut nonce);
+            let mut plaintext = draw(&mut source);
+            let aad = draw(&mut source);
+            let tag = Xaes256Gcm::from_bytes(&key).seal(&nonce, &aad, &mut plaintext).unwrap();
+            results.update(&plaintext);
+            results.update(&tag);
+        }
+        let mut hash = [0; 32];
+        results.finalize_xof().read(&mut hash);
+        data_encoding::HEXLOWER.encode(&hash)
+    }
+
+    fn draw(source: &mut impl XofReader) -> Vec<u8> {
+        let mut len = [0];
+        source.read(&mut len);
+        let mut bytes = vec![0; usize::from(len[0])];
+        source.read(&mut bytes);
+        bytes
+    }
+
     #[test]
-    fn placeholder() {}
+    fn ten_thousand_as_c2sp_accumulated_them() {
+        let expected = "e6b9edf2df6cec60c8cbd864e2211b597fb69a529160cd040d56c0c210081939";
+        assert_eq!(accumulated(10_000), expected);
+    }
+
+    #[test]
+    #[cfg_attr(debug_assertions, ignore = "two seconds with optimisation, minutes without")]
+    fn a_million_as_c2sp_accumulated_them() {
+        let expected = "2163ae1445985a30b60585ee67daa55674df06901b890593e824b8a7c885ab15";
+        assert_eq!(accumulated(1_000_000), expected);
+    }
 }
