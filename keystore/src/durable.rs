@@ -29,7 +29,7 @@ pub(crate) struct Replacement<'a> {
 }
 
 /// Reads a whole file of at most `max` bytes, never through a symbolic link.
-pub(crate) fn read(path: &Path, max: u64) -> Result<Vec<u8>, StorageError> {
+pub fn read(path: &Path, max: u64) -> Result<Vec<u8>, StorageError> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
     let file = match rustix::fs::open(path, flags, Mode::empty()) {
         Ok(fd) => File::from(fd),
@@ -53,12 +53,12 @@ pub(crate) fn read(path: &Path, max: u64) -> Result<Vec<u8>, StorageError> {
 }
 
 /// Makes a file that does not exist yet, durably; one that exists is left alone.
-pub(crate) fn create(path: &Path, bytes: &[u8], mode: Mode) -> Result<(), StorageError> {
+pub fn create(path: &Path, bytes: &[u8], mode: Mode) -> Result<(), StorageError> {
     Replacement::write(path, bytes, mode)?.place_where_nothing_is()
 }
 
 /// Replaces the file, or makes it, with the old one's owner and mode.
-pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<(), StorageError> {
+pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), StorageError> {
     Replacement::write(path, bytes, PRIVATE)?.place()
 }
 

@@ -293,6 +293,9 @@ impl Header {
         let unreadable = |e: serde_json::Error| DocumentError::Header(e.to_string());
         // A newer format may have any fields, so its number is read by itself first.
         let FormatOnly { format } = serde_json::from_slice(line).map_err(unreadable)?;
+        if format == 0 {
+            return Err(DocumentError::Value("format 0"));
+        }
         if format != FORMAT {
             return Err(DocumentError::NewerFormat(format));
         }

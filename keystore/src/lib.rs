@@ -20,8 +20,8 @@
 //! - `xaes`: XAES-256-GCM
 //! - [`envelope`]: one sealed seed
 //! - [`document`]: the keyring as two lines of text
-//! - `durable`: replacing a file so that a crash leaves one whole
-//! - [`mark`], `successor`: what was seen, and what may follow it
+//! - [`durable`]: replacing a file so that a crash leaves one whole
+//! - [`mark`], [`successor`]: what was seen, and what may follow it
 //! - [`storage`]: where documents lie; [`root`]: what wraps the keyring key
 //! - [`snapshot`]: what a request sees
 //! - [`store`]: the [`Keystore`], which joins them
@@ -35,7 +35,7 @@
 //! - A failed change leaves the old keyring in memory and in the storage.
 
 pub mod document;
-mod durable;
+pub mod durable;
 pub mod envelope;
 pub mod error;
 pub mod header;
@@ -47,7 +47,7 @@ pub mod secret;
 pub mod snapshot;
 pub mod storage;
 pub mod store;
-mod successor;
+pub mod successor;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 #[cfg(test)]

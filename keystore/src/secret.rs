@@ -97,6 +97,15 @@ pub(crate) fn random_bytes(buffer: &mut [u8]) -> Result<(), Error> {
     SystemRandom::new().fill(buffer).map_err(|_| Error::Random)
 }
 
+/// Whether the operating system's generator gives anything but the same bytes again and again, as
+/// one that is broken or replaced might. To be asked once, at the start.
+pub fn check_random() -> Result<(), Error> {
+    let (mut first, mut second) = ([0; SECRET_LEN], [0; SECRET_LEN]);
+    random_bytes(&mut first)?;
+    random_bytes(&mut second)?;
+    if first == second { Err(Error::Random) } else { Ok(()) }
+}
+
 /// `LP(a, b, …)` of the format: each item as its length, u32 big-endian, then its bytes.
 pub(crate) fn length_prefixed(items: &[&[u8]]) -> Vec<u8> {
     let mut joined = Vec::with_capacity(items.iter().map(|item| 4 + item.len()).sum());

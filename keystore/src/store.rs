@@ -23,7 +23,7 @@ use crate::mark::{Mark, MarkFile};
 use crate::root::{self, Root};
 use crate::snapshot::{Snapshot, SnapshotKey, View};
 use crate::storage::Storage;
-use crate::successor;
+use crate::successor::Standing;
 
 /// Requests that name unknown keys cause at most one read of the storage in this time.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(1);
@@ -185,8 +185,8 @@ impl Keystore {
             Ok(seen) => {
                 open.mark = seen.flatten();
                 let standing = match &open.mark {
-                    Some(mark) => successor::check(mark, header, &open.hash),
-                    None => Ok(successor::Standing::Successor),
+                    Some(mark) => mark.accepts(document),
+                    None => Ok(Standing::Successor),
                 };
                 match standing {
                     Ok(_) => None,
@@ -216,7 +216,7 @@ impl Keystore {
         })?;
         let seen = Mark::of(open.keyring.header(), open.hash, None, now);
         let mark = open.mark.as_ref().unwrap_or(&seen);
-        successor::check(mark, document.header(), &document.hash())?;
+        mark.accepts(document)?;
         self.accept(open, keyring, document, now);
         Ok(())
     }

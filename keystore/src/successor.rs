@@ -1,21 +1,30 @@
 //! Successors only: which documents a member may accept after the ones that it has seen.
 
 use crate::error::NotSuccessor;
+use crate::document::Document;
 use crate::header::{DocumentHash, Header};
 use crate::key::{KeyId, KeyState};
 use crate::mark::Mark;
 
 /// How a document stands to what was seen before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Standing {
+pub enum Standing {
     /// The very document that was seen last.
     Same,
     /// A legal successor.
     Successor,
 }
 
+impl Mark {
+    /// Whether a member with this mark may accept the document; it must have been opened, since
+    /// until then anybody may have written it.
+    pub fn accepts(&self, document: &Document) -> Result<Standing, NotSuccessor> {
+        check(self, document.header(), &document.hash())
+    }
+}
+
 /// Holds an opened document's header against what this member has seen.
-pub(crate) fn check(
+fn check(
     mark: &Mark,
     header: &Header,
     hash: &DocumentHash,
