@@ -1,1 +1,202 @@
-//! (to come)
+//! The three calls of KMS v2: translated, handed to the keyring's snapshot, translated back.
+//!
+//! No call waits for anything but, once, a fresh read of the storage where Decrypt names a key that
+//! the keyring does not have.
+
+mod answer;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use claviger_keystore::Keystore;
+use claviger_keystore::key::KeyId;
+use claviger_keystore::snapshot::Refusal;
+use claviger_proto::v2::key_management_service_server::{
+    KeyManagementService, KeyManagementServiceServer,
+};
+use claviger_proto::v2::{
+    DecryptRequest, DecryptResponse, EncryptRequest, EncryptResponse, StatusRequest, StatusResponse,
+};
+use jiff::Timestamp;
+use tonic::{Request, Response, Status};
+use zeroize::Zeroizing;
+
+use crate::config::StatusVersion;
+use crate::publication::{Connection, LastStatus, sealing_key};
+use crate::server::observer::{Method, Observer};
+pub(crate) use answer::printable;
+use answer::{Call, Denial};
+
+/// The largest message that is read, in bytes. kube-apiserver's largest legal one has about 34 KiB.
+const MAX_MESSAGE: usize = 64 * 1024;
+
+/// What time it is.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock {
+    /// CLOCK_BOOTTIME: goes on while the host sleeps, and nobody can set it.
+    pub boottime: fn() -> Duration,
+    /// The wall clock, for dates in the keyring and its mark.
+    pub wall: fn() -> Timestamp,
+}
+
+/// The three calls.
+pub struct Kms {
+    keystore: Arc<Keystore>,
+    version: StatusVersion,
+    observer: Arc<dyn Observer>,
+    clock: Clock,
+    /// The last Status answer on any connection.
+    last_status: LastStatus,
+}
+
+impl Kms {
+    /// The calls on this keystore.
+    pub fn new(
+        keystore: Arc<Keystore>,
+        version: StatusVersion,
+        observer: Arc<dyn Observer>,
+        clock: Clock,
+    ) -> Self {
+        Self {
+            keystore,
+            version,
+            observer,
+            clock,
+            last_status: LastStatus::default(),
+        }
+    }
+
+    /// The gRPC service, for [`crate::server::run`].
+    pub fn into_service(self) -> KeyManagementServiceServer<Self> {
+        KeyManagementServiceServer::new(self).max_decoding_message_size(MAX_MESSAGE)
+    }
+
+    fn primary(&self) -> Result<KeyId, Denial> {
+        Ok(self.keystore.view().snapshot()?.primary()?)
+    }
+
+    fn seal(
+        &self,
+        connection: Option<&Connection>,
+        seed: &[u8],
+    ) -> Result<(KeyId, Vec<u8>), Denial> {
+        let view = self.keystore.view();
+        let snapshot = view.snapshot()?;
+        let now = (self.clock.boottime)();
+        let id = sealing_key(
+            snapshot.primary()?,
+            connection.and_then(|connection| connection.last_status.recent(now)),
+            self.last_status.recent(now),
+            |id| snapshot.may_seal(id),
+        );
+        Ok((id, snapshot.seal(&id, seed)?))
+    }
+
+    async fn open(&self, request: &DecryptRequest) -> Result<Zeroizing<Vec<u8>>, Denial> {
+        if !request.annotations.is_empty() {
+            return Err(Denial::Annotations);
+        }
+        let id: KeyId = request
+            .key_id
+            .parse()
+            .map_err(|_| Refusal::MalformedKeyId)?;
+        let open = || {
+            self.keystore
+                .view()
+                .snapshot()?
+                .open(&id, &request.ciphertext)
+        };
+        match open() {
+            // Another member may have made the key a moment ago.
+            Err(Refusal::UnknownKey(_)) => {
+                self.keystore.refresh((self.clock.wall)()).await;
+                Ok(open()?)
+            }
+            opened => Ok(opened?),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl KeyManagementService for Kms {
+    async fn status(
+        &self,
+        request: Request<StatusRequest>,
+    ) -> Result<Response<StatusResponse>, Status> {
+        let connection = connection(&request);
+        let call = Call {
+            method: Method::Status,
+            uid: "",
+            key_id: None,
+            connection,
+        };
+        let id = self.primary().map_err(|denial| call.refuse(denial))?;
+        let now = (self.clock.boottime)();
+        if let Some(connection) = connection {
+            connection.last_status.record(id, now);
+        }
+        self.last_status.record(id, now);
+        self.observer.status_answered(&id);
+        call.served(id);
+        Ok(Response::new(StatusResponse {
+            version: self.version.as_str().to_owned(),
+            healthz: "ok".to_owned(),
+            key_id: id.to_string(),
+        }))
+    }
+
+    async fn encrypt(
+        &self,
+        request: Request<EncryptRequest>,
+    ) -> Result<Response<EncryptResponse>, Status> {
+        let connection = connection(&request);
+        // The message wipes its seed when it is dropped, here and in an error.
+        let EncryptRequest { plaintext, uid } = request.get_ref();
+        let call = Call {
+            method: Method::Encrypt,
+            uid,
+            key_id: None,
+            connection,
+        };
+        let (id, ciphertext) = self
+            .seal(connection, plaintext)
+            .map_err(|denial| call.refuse(denial))?;
+        call.served(id);
+        Ok(Response::new(EncryptResponse {
+            ciphertext,
+            key_id: id.to_string(),
+            annotations: Default::default(),
+        }))
+    }
+
+    async fn decrypt(
+        &self,
+        request: Request<DecryptRequest>,
+    ) -> Result<Response<DecryptResponse>, Status> {
+        let connection = connection(&request);
+        let message = request.get_ref();
+        let key_id = message.key_id.parse().ok();
+        let call = Call {
+            method: Method::Decrypt,
+            uid: &message.uid,
+            key_id,
+            connection,
+        };
+        let mut seed = self
+            .open(message)
+            .await
+            .map_err(|denial| call.refuse(denial))?;
+        key_id.into_iter().for_each(|id| call.served(id));
+        Ok(Response::new(DecryptResponse {
+            plaintext: std::mem::take(&mut *seed),
+        }))
+    }
+}
+
+/// The connection that a call came over; absent only where no accept loop stands before us.
+fn connection<T>(request: &Request<T>) -> Option<&Connection> {
+    request
+        .extensions()
+        .get::<Arc<Connection>>()
+        .map(AsRef::as_ref)
+}

@@ -104,8 +104,8 @@ labels! {
         Deadline = "deadline",
         /// Too many calls at once on one connection.
         Overload = "overload",
-        /// A fault of Claviger's own.
-        Panic = "panic",
+        /// A fault of Claviger's own: a panic, or a refusal without a name.
+        Fault = "fault",
     }
 }
 
