@@ -1,1 +1,182 @@
-//! (to come)
+//! Keeps the keyring open and current, in the background: requests only read what it keeps.
+//!
+//! It opens the keyring, trying again every second until it opens; follows what the storage brings;
+//! and asks every root each minute whether it would still open its slot.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use claviger_keystore::Keystore;
+use claviger_keystore::error::{Error, RootError};
+use claviger_keystore::header::Header;
+use claviger_keystore::key::{KeyId, KeyState};
+use claviger_keystore::snapshot::View;
+use claviger_keystore::store::{RootReport, Synced};
+use jiff::Timestamp;
+use tokio::time::{Interval, MissedTickBehavior, interval, sleep};
+use tokio_util::sync::CancellationToken;
+
+use crate::metrics::{Condition, Metrics, RootFacts, RootState};
+use crate::notes::NotesFile;
+
+/// How soon a storage that could not be read, or a keyring that did not open, is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+/// How often the roots are asked.
+const ROOT_CHECK: Duration = Duration::from_secs(60);
+
+/// The task that keeps one keystore.
+pub struct Keeper {
+    keystore: Arc<Keystore>,
+    metrics: Arc<Metrics>,
+    notes: NotesFile,
+    /// What was last said about the storage, so that it is said once.
+    said: Option<String>,
+    /// The keys as they were last seen.
+    keys: HashMap<KeyId, KeyState>,
+    roots: HashMap<String, Option<Timestamp>>,
+}
+
+impl Keeper {
+    /// A keeper of this keystore, which is not open yet.
+    pub fn new(keystore: Arc<Keystore>, metrics: Arc<Metrics>, notes: NotesFile) -> Self {
+        Self {
+            keystore,
+            metrics,
+            notes,
+            said: None,
+            keys: HashMap::new(),
+            roots: HashMap::new(),
+        }
+    }
+
+    /// Keeps until `shutdown`.
+    pub async fn run(mut self, shutdown: CancellationToken) {
+        let keystore = self.keystore.clone();
+        let mut root_checks = root_checks();
+        shutdown
+            .run_until_cancelled(async move {
+                let mut opened = self.sync().await;
+                loop {
+                    // The storage says when to look again; after a failure nobody waits for it.
+                    let look_again = async {
+                        if opened { keystore.changed().await } else { sleep(RETRY).await }
+                    };
+                    tokio::select! {
+                        () = look_again => opened = self.sync().await,
+                        _ = root_checks.tick() => self.check_roots().await,
+                    }
+                }
+            })
+            .await;
+    }
+
+    /// Looks at the storage once. Says whether what is there is what is used.
+    async fn sync(&mut self) -> bool {
+        match self.keystore.sync(Timestamp::now()).await {
+            Ok(Synced::Opened) => {
+                self.tell_keys().await;
+                self.said = None;
+                self.check_roots().await;
+                true
+            }
+            Ok(Synced::Unchanged) => {
+                if self.said.take().is_some() {
+                    tracing::info!("the storage holds the keyring that is used again");
+                    self.tell_keys().await;
+                }
+                true
+            }
+            Err(e) => {
+                self.tell_failure(&e);
+                false
+            }
+        }
+    }
+
+    fn tell_failure(&mut self, error: &Error) {
+        let text = error.to_string();
+        let open = matches!(**self.keystore.view(), View::Open(_));
+        if !open {
+            self.metrics.keyring_closed(Condition::from(error));
+        }
+        if self.said.as_ref() != Some(&text) {
+            let meanwhile = match open {
+                true => "the keyring that was open stays in use",
+                false => "every request is refused",
+            };
+            tracing::error!(error = text, meanwhile, "the keyring cannot be opened; it is tried again every second");
+            self.said = Some(text);
+        }
+    }
+
+    /// Tells metrics and log what the keyring holds now: one line for each key that changed.
+    async fn tell_keys(&mut self) {
+        let Some(keyring) = self.keystore.keyring().await else { return };
+        let header = keyring.header();
+        if let View::Open(snapshot) = &**self.keystore.view() {
+            self.metrics.keyring_open(snapshot, &header.keys);
+            if let Err(refusal) = snapshot.primary() {
+                tracing::error!(?refusal, "Status and Encrypt are refused; Decrypt is served");
+            }
+        }
+        self.metrics.recovery_tested(self.notes.read().recovery_tested);
+        tracing::info!(
+            cluster = %header.cluster_id,
+            revision = header.revision,
+            keys = header.keys.len(),
+            primary = keyring.primary().map(tracing::field::display),
+            "keyring opened"
+        );
+        self.tell_changes(header);
+    }
+
+    fn tell_changes(&mut self, header: &Header) {
+        for key in &header.keys {
+            let before = self.keys.insert(key.id, key.state);
+            if let Some(before) = before.filter(|before| *before != key.state) {
+                tracing::info!(key_id = %key.id, from = %before, to = %key.state, "key changed its state");
+            } else if before.is_none() {
+                tracing::info!(key_id = %key.id, state = %key.state, "key loaded");
+            }
+        }
+    }
+
+    async fn check_roots(&mut self) {
+        let now = Timestamp::now();
+        let reports = self.keystore.check_roots().await;
+        let facts: Vec<_> = reports.iter().map(|report| self.root_facts(report, now)).collect();
+        self.metrics.roots(&facts);
+    }
+
+    fn root_facts(&mut self, report: &RootReport, now: Timestamp) -> RootFacts {
+        let last_success = self.roots.entry(report.name.clone()).or_default();
+        let state = match &report.result {
+            Ok(()) => {
+                *last_success = Some(now);
+                RootState::Fresh
+            }
+            Err(e) => {
+                tracing::warn!(root = report.name, error = %e, "a root does not open its slot; requests are served from memory");
+                root_state(e)
+            }
+        };
+        RootFacts { name: report.name.clone(), state, last_success: *last_success }
+    }
+}
+
+fn root_state(error: &Error) -> RootState {
+    match error {
+        Error::Root { source: RootError::Denied(_), .. } => RootState::Denied,
+        Error::Root { source: RootError::KeyState(_), .. } => RootState::KeyState,
+        _ => RootState::Outage,
+    }
+}
+
+fn root_checks() -> Interval {
+    let mut checks = interval(ROOT_CHECK);
+    checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // The first look at the storage asks the roots by itself.
+    checks.reset();
+    checks
+}

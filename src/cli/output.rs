@@ -94,6 +94,22 @@ impl Output {
         })
     }
 
+    /// Prints text that is to be pasted elsewhere, whatever the form of answers.
+    pub fn line(&self, text: &str) -> Result<(), Failure> {
+        let mut out = io::stdout().lock();
+        writeln!(out, "{text}").and_then(|()| out.flush()).map_err(|e| {
+            Failure::new(Exit::Fault, "writing to stdout", e, "check where it goes")
+        })
+    }
+
+    /// Clears the terminal for the next screen of a `--watch`; elsewhere nothing is cleared.
+    pub fn clear(&self) {
+        if self.format == Format::Text && io::stdout().is_terminal() {
+            // Home, then clear to the end: a terminal that does not know it shows two odd words.
+            let _ = write!(io::stdout(), "\u{1b}[H\u{1b}[2J");
+        }
+    }
+
     /// Says something beside the answer, on stderr.
     pub fn note(&self, text: &str) {
         // A closed stderr is no reason to fail.
@@ -110,6 +126,11 @@ impl Output {
         };
         Style { color }
     }
+}
+
+/// The day, as screens show it.
+pub(super) fn date(time: jiff::Timestamp) -> String {
+    time.strftime("%Y-%m-%d").to_string()
 }
 
 fn print_json<A: Answer>(out: &mut dyn Write, answer: &A) -> io::Result<()> {

@@ -5,11 +5,12 @@
 //! checksum = the first 5 bytes of SHA-256(LP("claviger/v1/recovery", key))
 //! ```
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use async_trait::async_trait;
 use data_encoding::{Encoding, Specification};
+use rustix::fs::Mode;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
@@ -71,6 +72,15 @@ impl RecoveryKey {
         Ok(text)
     }
 
+    /// Writes the text to a new file, mode 0400, durably.
+    ///
+    /// # Errors
+    /// [`Error::Storage`] where the file exists or cannot be made.
+    pub fn write_to(&self, path: &Path) -> Result<(), Error> {
+        let text = self.to_text()?;
+        Ok(durable::create(path, text.as_bytes(), Mode::RUSR)?)
+    }
+
     /// Reads the text; white space and dashes may stand anywhere.
     pub fn from_text(text: &str) -> Result<Self, Error> {
         let mut symbols = Zeroizing::new(String::with_capacity(text.len()));
@@ -109,6 +119,11 @@ impl Recovery {
     /// A root with a key at hand.
     pub fn with_key(key: RecoveryKey) -> Self {
         Self { name: Self::SLOT_NAME.to_owned(), source: Source::Key(key) }
+    }
+
+    /// A root with a copy of a key that is kept for showing.
+    pub fn of(key: &RecoveryKey) -> Result<Self, Error> {
+        Ok(Self::with_key(RecoveryKey(Secret::copy_of(key.0.expose())?)))
     }
 
     /// A root whose key is in a file; the file is read when it is needed.

@@ -1,0 +1,232 @@
+//! `claviger serve`: the plugin's life on one screen.
+
+pub(super) mod dev;
+
+use std::future::Future;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use claviger_keystore::Keystore;
+use claviger_keystore::secret;
+use claviger_keystore::storage::file::Durability;
+use jiff::Timestamp;
+use rustix::time::{ClockId, clock_gettime};
+use sd_notify::NotifyState;
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::failure::{Exit, Failure};
+use super::output::Output;
+use crate::app;
+use crate::config::{Config, SocketAddress};
+use crate::hygiene;
+use crate::keeper::Keeper;
+use crate::metrics::Metrics;
+use crate::metrics_server::{MetricsServer, Pages};
+use crate::server::socket::Socket;
+use crate::server::{self, Deps, Limits};
+use crate::service::{Clock, Kms};
+use crate::telemetry::{self, Logs};
+
+/// How to serve.
+#[derive(Debug, clap::Args)]
+pub struct ServeArgs {
+    /// Make all that is needed for a try-out, and say what to paste
+    #[arg(long)]
+    dev: bool,
+    /// Where `--dev` keeps it [default: ${XDG_STATE_HOME:-~/.local/state}/claviger-dev]
+    #[arg(long, value_name = "DIR", requires = "dev")]
+    dir: Option<PathBuf>,
+}
+
+impl ServeArgs {
+    /// The folder of a try-out, if this is one.
+    pub(super) fn dev_dir(&self) -> Option<Result<PathBuf, Failure>> {
+        self.dev.then(|| self.dir.clone().map_or_else(dev::default_dir, dev::absolute))
+    }
+}
+
+/// Serves with the node's configuration until a signal says otherwise.
+pub(super) fn run(config: &Config) -> Result<Exit, Failure> {
+    let prepared = Prepared::new(config)?;
+    prepared.runtime.block_on(serve(config, &prepared, Durability::Disk, async |_| Ok(())))
+}
+
+/// Makes a try-out and serves it.
+pub(super) fn run_dev(dir: &std::path::Path, output: &Output) -> Result<Exit, Failure> {
+    let config = dev::configuration(dir)?;
+    let prepared = Prepared::new(&config)?;
+    prepared.runtime.block_on(async {
+        dev::make_keyring(&config, dir).await?;
+        let announce = async |metrics: &MetricsServer| {
+            dev::announce(&config, dir, metrics.bound().await, output)
+        };
+        serve(&config, &prepared, Durability::Memory, announce).await
+    })
+}
+
+/// What must stand before there is more than one thread.
+struct Prepared {
+    runtime: Runtime,
+    socket: std::cell::Cell<Option<Socket>>,
+    logs: Logs,
+}
+
+impl Prepared {
+    fn new(config: &Config) -> Result<Self, Failure> {
+        let failed = |e: &dyn std::fmt::Display| {
+            Failure::new(Exit::Fault, "starting the plugin", e, "mend that and start it again")
+        };
+        hygiene::apply().map_err(|e| failed(&e))?;
+        secret::check_random().map_err(|e| failed(&e))?;
+        let socket = Socket::open(&config.server).map_err(|e| failed(&e))?;
+        let logs = telemetry::start(config.log).map_err(|e| failed(&e))?;
+        // One worker: its LIFO slot answers a connection's calls without a wake-up between.
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .max_blocking_threads(4)
+            .thread_keep_alive(Duration::from_secs(1))
+            .enable_all()
+            .build()
+            .map_err(|e| failed(&e))?;
+        Ok(Self { runtime, socket: std::cell::Cell::new(Some(socket)), logs })
+    }
+}
+
+async fn serve(
+    config: &Config,
+    prepared: &Prepared,
+    durability: Durability,
+    announce: impl AsyncFnOnce(&MetricsServer) -> Result<(), Failure>,
+) -> Result<Exit, Failure> {
+    let failed = |doing: &str, e: &dyn std::fmt::Display| {
+        Failure::new(Exit::Fault, doing, e, "mend that and start it again")
+    };
+    let socket = prepared.socket.take().ok_or_else(|| failed("serving", &"no socket"))?;
+    if !hygiene::memory_can_be_locked() {
+        tracing::warn!("RLIMIT_MEMLOCK is too low to lock key pages; set LimitMEMLOCK=64M, or swap off");
+    }
+    let dropped = prepared.logs.dropped();
+    let metrics = Metrics::new(Timestamp::now(), move || dropped.count());
+    let metrics = Arc::new(metrics.map_err(|e| failed("making the metrics", &e))?);
+    let keystore = Arc::new(app::keystore(config, durability));
+
+    let mut signals = Signals::new().map_err(|e| failed("listening for signals", &e))?;
+    let (shutdown, tasks) = (CancellationToken::new(), TaskTracker::new());
+    let pages = Pages::new(metrics.clone(), readiness(keystore.clone()));
+    let metrics_server =
+        MetricsServer::start(config.metrics.clone(), pages, shutdown.child_token())
+            .map_err(|e| failed("starting the metrics server", &e))?;
+    let keeper = Keeper::new(keystore.clone(), metrics.clone(), app::notes(config));
+    tasks.spawn(keeper.run(shutdown.child_token()));
+    tasks.spawn(watchdog(shutdown.child_token()));
+
+    let kms = Kms::new(keystore, config.server.status_version, metrics.clone(), clock());
+    let deps = Deps {
+        service: kms.into_service(),
+        allowed_uids: config.server.allow_uids.clone(),
+        observer: metrics,
+        limits: Limits::default(),
+    };
+    tell_systemd(NotifyState::Ready);
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), socket = %socket_text(config), "serving");
+    announce(&metrics_server).await?;
+    let served = server::run(socket, deps, signals.stop()).await;
+
+    tell_systemd(NotifyState::Stopping);
+    tracing::info!("stopped");
+    shutdown.cancel();
+    tasks.close();
+    // A commit that is under way ends; nothing else takes as long.
+    let _ = tokio::time::timeout(Duration::from_millis(400), tasks.wait()).await;
+    metrics_server.join();
+    served.map(|()| Exit::Done).map_err(|e| failed("serving", &e))
+}
+
+fn socket_text(config: &Config) -> String {
+    match &config.server.socket {
+        SocketAddress::Path(path) => path.display().to_string(),
+        SocketAddress::Abstract(name) => format!("@{name}"),
+    }
+}
+
+/// What `/readyz` says: whether Status would be answered now.
+fn readiness(keystore: Arc<Keystore>) -> impl Fn() -> Result<(), String> + Send + Sync {
+    move || {
+        let view = keystore.view();
+        let primary = view.snapshot().and_then(|snapshot| snapshot.primary());
+        primary.map(drop).map_err(|refusal| format!("{refusal:?}"))
+    }
+}
+
+fn clock() -> Clock {
+    Clock { boottime, wall: Timestamp::now }
+}
+
+/// CLOCK_BOOTTIME goes on while the host sleeps, and nobody can set it.
+fn boottime() -> Duration {
+    let now = clock_gettime(ClockId::Boottime);
+    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+    Duration::new(seconds, u32::try_from(now.tv_nsec).unwrap_or(0))
+}
+
+/// Tells systemd that the runtime that serves requests still turns.
+async fn watchdog(shutdown: CancellationToken) {
+    let Some(limit) = sd_notify::watchdog_enabled() else { return };
+    let mut beats = tokio::time::interval(limit / 2);
+    let beat = async {
+        loop {
+            beats.tick().await;
+            tell_systemd(NotifyState::Watchdog);
+        }
+    };
+    shutdown.run_until_cancelled(beat).await;
+}
+
+/// Elsewhere than under systemd, this does nothing.
+fn tell_systemd(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::warn!(%error, "systemd was not told");
+    }
+}
+
+/// The signals that a plugin gets.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+    user: [Signal; 2],
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+            user: [signal(SignalKind::user_defined1())?, signal(SignalKind::user_defined2())?],
+        })
+    }
+
+    /// Ready when the plugin is asked to stop. A hang-up or a user signal must not end it.
+    fn stop(&mut self) -> impl Future<Output = ()> + '_ {
+        async {
+            loop {
+                let [first, second] = &mut self.user;
+                tokio::select! {
+                    _ = self.terminate.recv() => return,
+                    _ = self.interrupt.recv() => return,
+                    _ = self.hangup.recv() => {
+                        tracing::warn!("SIGHUP: the configuration is read at the start only");
+                    }
+                    _ = first.recv() => {}
+                    _ = second.recv() => {}
+                }
+            }
+        }
+    }
+}

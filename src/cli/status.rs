@@ -1,0 +1,254 @@
+//! `claviger status`: how the keyring and the plugin on this node are. Exit 0 only if all is well.
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use claviger_keystore::document::Document;
+use claviger_keystore::error::{Error, StorageError};
+use claviger_keystore::key::{KeyId, KeyState};
+use claviger_keystore::storage::Storage;
+use claviger_keystore::storage::file::Durability;
+use claviger_keystore::store;
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::failure::{Exit, Failure};
+use super::output::{Answer, Output, Style, date};
+use super::slot::{self, SlotRow};
+use crate::app;
+use crate::client::{Client, Endpoint};
+use crate::config::{Config, SocketAddress};
+
+/// Between two looks of `--watch`.
+const WATCH: Duration = Duration::from_secs(2);
+/// A plugin that takes longer is not well.
+const ANSWER: Duration = Duration::from_secs(3);
+
+/// How to show it.
+#[derive(Debug, clap::Args)]
+pub struct StatusArgs {
+    /// Show it again every two seconds, until Ctrl-C
+    #[arg(long)]
+    watch: bool,
+}
+
+/// Runs `status`.
+pub async fn run(config: &Config, args: &StatusArgs, output: &Output) -> Result<Exit, Failure> {
+    loop {
+        let status = look(config).await;
+        if args.watch {
+            output.clear();
+        }
+        output.print(&status)?;
+        if !args.watch {
+            return Ok(if status.healthy { Exit::Done } else { Exit::No });
+        }
+        tokio::select! {
+            () = tokio::time::sleep(WATCH) => {}
+            _ = tokio::signal::ctrl_c() => return Ok(Exit::Done),
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Status {
+    healthy: bool,
+    version: &'static str,
+    keyring: Keyring,
+    keys: Vec<KeyRow>,
+    slots: Vec<SlotRow>,
+    plugin: Plugin,
+    /// What is wrong, with what helps; empty if all is well.
+    problems: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Keyring {
+    place: String,
+    cluster_id: Option<String>,
+    cluster_name: Option<String>,
+    revision: Option<u64>,
+    /// The revision that this member has seen.
+    revision_seen: Option<u64>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct KeyRow {
+    id: KeyId,
+    state: KeyState,
+    created: Timestamp,
+    activated: Option<Timestamp>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Plugin {
+    socket: String,
+    /// The key id that it answers.
+    answers: Option<String>,
+    /// Why it does not.
+    error: Option<String>,
+}
+
+async fn look(config: &Config) -> Status {
+    let storage = app::storage(config, Durability::Memory);
+    let mut problems = Vec::new();
+    let document = match open(config, &storage).await {
+        (document, None) => document,
+        (document, Some(problem)) => {
+            problems.push(problem);
+            document
+        }
+    };
+    let (plugin, problem) = ask_plugin(config, document.as_ref()).await;
+    problems.extend(problem);
+    let header = document.as_ref().map(Document::header);
+    let seen = app::mark(config).read().ok().flatten();
+    Status {
+        healthy: problems.is_empty(),
+        version: env!("CARGO_PKG_VERSION"),
+        keyring: Keyring {
+            place: storage.place(),
+            cluster_id: header.map(|header| header.cluster_id.to_string()),
+            cluster_name: header.map(|header| header.cluster_name.clone()),
+            revision: header.map(|header| header.revision),
+            revision_seen: seen.map(|mark| mark.revision),
+        },
+        keys: header.map(|header| header.keys.iter().map(KeyRow::of).collect()).unwrap_or_default(),
+        slots: document
+            .as_ref()
+            .map(|document| slot::rows(config, document, &app::notes(config).read()))
+            .unwrap_or_default(),
+        plugin,
+        problems,
+    }
+}
+
+impl KeyRow {
+    fn of(key: &claviger_keystore::key::KeyInfo) -> Self {
+        Self { id: key.id, state: key.state, created: key.created, activated: key.activated }
+    }
+}
+
+/// Opens what lies in the storage as the plugin would, without changing anything. The document is
+/// there as far as it could be read, for the screen.
+async fn open(config: &Config, storage: &dyn Storage) -> (Option<Document>, Option<String>) {
+    let read = async { Ok::<_, Error>(Document::parse(storage.load().await?)?) };
+    let document = match read.await {
+        Ok(document) => document,
+        Err(e) => return (None, Some(with_help(&e))),
+    };
+    let problem = check(config, &document).await.err().map(|e| with_help(&e));
+    (Some(document), problem)
+}
+
+async fn check(config: &Config, document: &Document) -> Result<(), Error> {
+    let mut tried = Vec::new();
+    for root in app::roots(config) {
+        match store::open_with(root.as_ref(), document.header()).await {
+            Ok(key) => {
+                document.open(&key)?;
+                if let Some(mark) = app::mark(config).read()? {
+                    mark.accepts(document)?;
+                }
+                return Ok(());
+            }
+            Err(e) => tried.push(e.to_string()),
+        }
+    }
+    Err(Error::NoSlotOpens(tried))
+}
+
+fn with_help(error: &Error) -> String {
+    let help = match error {
+        Error::Storage(StorageError::Missing(_)) => {
+            "on a new cluster run claviger init, otherwise put a copy back"
+        }
+        Error::NoSlotOpens(_) => "bring a root back: claviger slot test",
+        Error::Document(_) | Error::NotSuccessor(_) => "put the newest good keyring.<revision> back",
+        Error::Mark { .. } => "remove the mark only if the keyring is surely the newest",
+        _ => "claviger check says what is wrong with the files",
+    };
+    format!("{error}; {help}")
+}
+
+async fn ask_plugin(config: &Config, document: Option<&Document>) -> (Plugin, Option<String>) {
+    let endpoint = match &config.server.socket {
+        SocketAddress::Path(path) => Endpoint::Path(path.clone()),
+        SocketAddress::Abstract(name) => Endpoint::Abstract(name.clone()),
+    };
+    let socket = endpoint.to_string();
+    let answer = match Client::connect(endpoint, ANSWER).await {
+        Err(e) => Err(format!("nobody answers on {socket}: {e}; is claviger serve running?")),
+        Ok(client) => match client.status().await {
+            Err(e) => Err(format!("the plugin refuses Status ({:?}): {}", e.code(), e.message())),
+            Ok(status) => Ok(status.key_id),
+        },
+    };
+    match answer {
+        Err(error) => {
+            (Plugin { socket, answers: None, error: Some(error.clone()) }, Some(error))
+        }
+        Ok(id) => {
+            let primary = document.and_then(primary).map(|id| id.to_string());
+            let problem = (primary.as_deref() != Some(&id)).then(|| {
+                format!("the plugin answers {id}, which is not the keyring's primary key")
+            });
+            (Plugin { socket, answers: Some(id), error: None }, problem)
+        }
+    }
+}
+
+fn primary(document: &Document) -> Option<KeyId> {
+    let mut keys = document.header().keys.iter();
+    keys.find(|key| key.state == KeyState::Primary).map(|key| key.id)
+}
+
+impl Answer for Status {
+    const KIND: &'static str = "Status";
+
+    fn text(&self, out: &mut dyn Write, style: Style) -> io::Result<()> {
+        let name = self.keyring.cluster_name.as_deref().filter(|name| !name.is_empty());
+        let health = match self.healthy {
+            true => style.good("HEALTHY"),
+            false => style.bad("NOT HEALTHY"),
+        };
+        let title = format!("{}  claviger {}", name.unwrap_or("(unnamed)"), self.version);
+        writeln!(out, "{title:<60}{health}")?;
+        if !self.keys.is_empty() {
+            let heading = format!("{:<10}{:<11}{:<12}ACTIVATED", "KEY", "STATE", "CREATED");
+            writeln!(out, "{}", style.strong(&heading))?;
+        }
+        for key in &self.keys {
+            let activated = key.activated.map_or("-".to_owned(), date);
+            let (id, state) = (key.id.short(), key.state.as_str());
+            writeln!(out, "{id:<10}{state:<11}{:<12}{activated}", date(key.created))?;
+        }
+        let slots: Vec<_> = self.slots.iter().map(slot_text).collect();
+        if !slots.is_empty() {
+            writeln!(out, "{}   {}", style.strong("SLOTS"), slots.join("; "))?;
+        }
+        if let Some(revision) = self.keyring.revision {
+            let place = &self.keyring.place;
+            writeln!(out, "{} revision {revision}, {place}", style.strong("KEYRING"))?;
+        }
+        if let Some(id) = &self.plugin.answers {
+            let socket = &self.plugin.socket;
+            writeln!(out, "{}  answers {id} on {socket}", style.strong("PLUGIN"))?;
+        }
+        for problem in &self.problems {
+            writeln!(out, "{} {problem}", style.bad("PROBLEM"))?;
+        }
+        Ok(())
+    }
+}
+
+fn slot_text(slot: &SlotRow) -> String {
+    match slot.last_tested {
+        Some(at) => format!("{} {}, tested {}", slot.name, slot.kind, date(at)),
+        None => format!("{} {}", slot.name, slot.kind),
+    }
+}

@@ -1,0 +1,92 @@
+//! What was last done with the keyring: `notes.json` beside it. `status` and metrics show it, and no
+//! guard trusts it.
+
+use std::path::{Path, PathBuf};
+
+use claviger_keystore::durable;
+use claviger_keystore::error::StorageError;
+use claviger_keystore::header::SlotId;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// Longer notes are none of ours.
+const MAX_LEN: u64 = 64 * 1024;
+
+/// The notes beside one keyring.
+#[derive(Debug, Clone)]
+pub struct NotesFile(PathBuf);
+
+/// What was last done.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Notes {
+    /// When each slot was last shown to open.
+    #[serde(default)]
+    pub slots_tested: Vec<SlotTested>,
+    /// When a recovery slot was last shown to open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery_tested: Option<Timestamp>,
+}
+
+/// One slot that was shown to open.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlotTested {
+    /// The slot's id.
+    pub id: SlotId,
+    /// When.
+    pub at: Timestamp,
+}
+
+impl NotesFile {
+    /// The notes beside this keyring file.
+    pub fn beside(keyring: &Path) -> Self {
+        Self(keyring.with_file_name("notes.json"))
+    }
+
+    /// Reads them. Notes that are absent or cannot be read say nothing, which is what they are
+    /// trusted with.
+    pub fn read(&self) -> Notes {
+        let bytes = durable::read(&self.0, MAX_LEN).unwrap_or_default();
+        serde_json::from_slice(&bytes).unwrap_or_default()
+    }
+
+    /// Notes that a slot opened at `now`.
+    pub fn slot_opened(
+        &self,
+        id: SlotId,
+        recovery: bool,
+        now: Timestamp,
+    ) -> Result<(), StorageError> {
+        let mut notes = self.read();
+        notes.slots_tested.retain(|slot| slot.id != id);
+        notes.slots_tested.push(SlotTested { id, at: now });
+        if recovery {
+            notes.recovery_tested = Some(now);
+        }
+        let mut bytes = serde_json::to_vec(&notes).unwrap_or_default();
+        bytes.push(b'\n');
+        durable::replace(&self.0, &bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use claviger_keystore::header::Hex;
+
+    use super::*;
+
+    #[test]
+    fn the_last_test_of_each_slot_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = NotesFile::beside(&dir.path().join("keyring"));
+        assert_eq!(file.read(), Notes::default());
+        let at = |second| Timestamp::from_second(second).unwrap();
+        file.slot_opened(Hex([1; 8]), false, at(1)).unwrap();
+        file.slot_opened(Hex([2; 8]), true, at(2)).unwrap();
+        file.slot_opened(Hex([1; 8]), false, at(3)).unwrap();
+        let notes = file.read();
+        assert_eq!(notes.recovery_tested, Some(at(2)));
+        let tested: Vec<_> = notes.slots_tested.iter().map(|slot| (slot.id, slot.at)).collect();
+        assert_eq!(tested, [(Hex([2; 8]), at(2)), (Hex([1; 8]), at(3))]);
+    }
+}
