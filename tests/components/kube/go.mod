@@ -8,6 +8,8 @@ go 1.26.0
 
 godebug default=go1.26
 
+require k8s.io/kubernetes v1.37.2
+
 require (
 	github.com/blang/semver/v4 v4.0.0 // indirect
 	github.com/coreos/go-oidc v2.5.0+incompatible // indirect
@@ -93,8 +95,6 @@ require (
 	sigs.k8s.io/structured-merge-diff/v6 v6.4.2 // indirect
 	sigs.k8s.io/yaml v1.6.0 // indirect
 )
-
-require k8s.io/kubernetes v1.37.2
 
 require (
 	cel.dev/expr v0.25.1 // indirect
