@@ -19,7 +19,7 @@ use crate::error::{DocumentError, Error};
 use crate::header::{DocumentHash, Header, Hex, KeyringKeyId};
 use crate::key::Kek;
 use crate::keyring::{Keyring, kept_keys};
-use crate::secret::{SECRET_LEN, Secret, random_bytes};
+use crate::secret::{SECRET_LEN, Secret, random_bytes, with_clean_stack};
 use crate::xaes::{NONCE_LEN, TAG_LEN, Xaes256Gcm};
 
 /// The most bytes of a document. etcd refuses requests over 1.5 MiB.
@@ -36,11 +36,36 @@ impl KeyringKey {
 
     /// What the header shows of it. It commits every slot to one key.
     pub fn id(&self) -> Result<KeyringKeyId, Error> {
-        self.0.derive("claviger/v1/keyring/id").map(|id| Hex(*id.expose()))
+        self.0
+            .derive("claviger/v1/keyring/id")
+            .map(|id| Hex(*id.expose()))
     }
 
-    fn cipher(&self) -> Result<Xaes256Gcm, Error> {
-        Ok(Xaes256Gcm::new(&self.0.derive("claviger/v1/keyring/seal")?))
+    fn sealing_key(&self) -> Result<Secret, Error> {
+        self.0.derive("claviger/v1/keyring/seal")
+    }
+
+    fn seal(
+        &self,
+        nonce: &[u8; NONCE_LEN],
+        line: &[u8],
+        keks: &mut [u8],
+    ) -> Result<[u8; TAG_LEN], Error> {
+        let key = self.sealing_key()?;
+        with_clean_stack(|| Xaes256Gcm::new(&key).seal(nonce, line, keks))
+            .map_err(|_| DocumentError::Authentication.into())
+    }
+
+    fn open(
+        &self,
+        nonce: &[u8; NONCE_LEN],
+        line: &[u8],
+        keks: &mut [u8],
+        tag: &[u8; TAG_LEN],
+    ) -> Result<(), Error> {
+        let key = self.sealing_key()?;
+        with_clean_stack(|| Xaes256Gcm::new(&key).open(nonce, line, keks, tag))
+            .map_err(|_| DocumentError::Authentication.into())
     }
 }
 
@@ -77,7 +102,11 @@ impl Document {
         if body.len() != NONCE_LEN + keys * SECRET_LEN + TAG_LEN {
             return Err(DocumentError::Body(keys));
         }
-        Ok(Self { header, body, bytes })
+        Ok(Self {
+            header,
+            body,
+            bytes,
+        })
     }
 
     /// Seals a keyring under a fresh nonce.
@@ -97,17 +126,18 @@ impl Document {
         for kek in keyring.keks() {
             body.extend_from_slice(kek.expose());
         }
-        let tag = key
-            .cipher()?
-            .seal(&nonce, &line, &mut body[NONCE_LEN..])
-            .map_err(|_| DocumentError::Authentication)?;
+        let tag = key.seal(&nonce, &line, &mut body[NONCE_LEN..])?;
         body.extend_from_slice(&tag);
         let text = BASE64.encode(&body);
         let bytes = [&line, &b"\n"[..], text.as_bytes(), b"\n"].concat();
         if bytes.len() > MAX_LEN {
             return Err(DocumentError::TooLarge(bytes.len()).into());
         }
-        Ok(Self { bytes, header: header.clone(), body: std::mem::take(&mut *body) })
+        Ok(Self {
+            bytes,
+            header: header.clone(),
+            body: std::mem::take(&mut *body),
+        })
     }
 
     /// Opens it; from here on everything in it is believed.
@@ -120,9 +150,7 @@ impl Document {
         let (sealed, tag) = rest.split_last_chunk().ok_or(malformed)?;
         let mut keks = Zeroizing::new(sealed.to_vec());
         let line = self.header.to_line()?;
-        key.cipher()?
-            .open(nonce, &line, &mut keks, tag)
-            .map_err(|_| DocumentError::Authentication)?;
+        key.open(nonce, &line, &mut keks, tag)?;
         let (keks, _) = keks.as_chunks();
         let keks = keks.iter().map(Kek::from_bytes).collect::<Result<_, _>>()?;
         Keyring::from_parts(self.header.clone(), keks)
@@ -146,6 +174,8 @@ impl Document {
 
 impl fmt::Debug for Document {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Document").field("header", &self.header).finish_non_exhaustive()
+        f.debug_struct("Document")
+            .field("header", &self.header)
+            .finish_non_exhaustive()
     }
 }

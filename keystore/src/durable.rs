@@ -48,7 +48,9 @@ pub fn read(path: &Path, max: u64) -> Result<Vec<u8>, StorageError> {
     }
     // One byte more than allowed is enough for the reader to refuse it.
     let mut bytes = Vec::with_capacity(usize::try_from(metadata.len().min(max) + 1).unwrap_or(0));
-    file.take(max + 1).read_to_end(&mut bytes).map_err(io_error("reading", path))?;
+    file.take(max + 1)
+        .read_to_end(&mut bytes)
+        .map_err(io_error("reading", path))?;
     Ok(bytes)
 }
 
@@ -65,13 +67,10 @@ pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), StorageError> {
 impl<'a> Replacement<'a> {
     /// Writes the bytes beside `target`, durably, and reads them back. `mode` is for a target that
     /// does not exist yet.
-    pub(crate) fn write(
-        target: &'a Path,
-        bytes: &[u8],
-        mode: Mode,
-    ) -> Result<Self, StorageError> {
+    pub(crate) fn write(target: &'a Path, bytes: &[u8], mode: Mode) -> Result<Self, StorageError> {
         let temp = temp_path(target);
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags =
+            OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = match rustix::fs::open(&temp, flags, PRIVATE) {
             // A writer that was killed left it; the caller's lock says that no other is at work.
             Err(rustix::io::Errno::EXIST) => {
@@ -82,7 +81,11 @@ impl<'a> Replacement<'a> {
         };
         let file = File::from(fd.map_err(|e| io_error("making", &temp)(e.into()))?);
         // From here on the temp file goes away on every error.
-        let replacement = Self { target, temp, placed: false };
+        let replacement = Self {
+            target,
+            temp,
+            placed: false,
+        };
         replacement.fill(file, bytes, mode)?;
         Ok(replacement)
     }
@@ -110,8 +113,14 @@ impl<'a> Replacement<'a> {
     /// As [`Replacement::place`], but refused by the kernel where the target exists.
     pub(crate) fn place_where_nothing_is(mut self) -> Result<(), StorageError> {
         let (from, to) = (&self.temp, self.target);
-        rustix::fs::renameat_with(rustix::fs::CWD, from, rustix::fs::CWD, to, RenameFlags::NOREPLACE)
-            .map_err(|e| io_error("making", to)(e.into()))?;
+        rustix::fs::renameat_with(
+            rustix::fs::CWD,
+            from,
+            rustix::fs::CWD,
+            to,
+            RenameFlags::NOREPLACE,
+        )
+        .map_err(|e| io_error("making", to)(e.into()))?;
         self.placed = true;
         self.sync()
     }
@@ -154,12 +163,13 @@ pub(crate) fn beside(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-pub(crate) fn io_error(
-    doing: &'static str,
-    path: &Path,
-) -> impl FnOnce(io::Error) -> StorageError {
+pub(crate) fn io_error(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StorageError {
     let path = path.to_owned();
-    move |source| StorageError::Io { doing, path, source }
+    move |source| StorageError::Io {
+        doing,
+        path,
+        source,
+    }
 }
 
 /// Two writers never share it: they hold the file's lock, or are the only ones by design.
@@ -172,10 +182,11 @@ fn temp_path(target: &Path) -> PathBuf {
 fn keep_owner_and_mode(file: &File, target: &Path, new: Mode) -> io::Result<()> {
     let (owner, mode) = match rustix::fs::statat(rustix::fs::CWD, target, AtFlags::SYMLINK_NOFOLLOW)
     {
-        Ok(old) => (old, Mode::from_raw_mode(old.st_mode) & Mode::from_raw_mode(0o7777)),
-        Err(rustix::io::Errno::NOENT) => {
-            (rustix::fs::stat(folder_of(target))?, new)
-        }
+        Ok(old) => (
+            old,
+            Mode::from_raw_mode(old.st_mode) & Mode::from_raw_mode(0o7777),
+        ),
+        Err(rustix::io::Errno::NOENT) => (rustix::fs::stat(folder_of(target))?, new),
         Err(e) => return Err(e.into()),
     };
     let ours = rustix::fs::fstat(file)?;
@@ -218,7 +229,11 @@ mod tests {
         replace(&path, b"two").unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o7777, 0o640);
         assert_eq!(read(&path, 10).unwrap(), b"two");
-        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "no temp file stays");
+        assert_eq!(
+            std::fs::read_dir(dir.path()).unwrap().count(),
+            1,
+            "no temp file stays"
+        );
     }
 
     #[test]
@@ -237,9 +252,15 @@ mod tests {
         symlink("file", dir.path().join("link")).unwrap();
         for name in ["link", "."] {
             let refused = read(&dir.path().join(name), 10).unwrap_err();
-            assert!(matches!(refused, StorageError::Unsafe { .. }), "{name}: {refused}");
+            assert!(
+                matches!(refused, StorageError::Unsafe { .. }),
+                "{name}: {refused}"
+            );
         }
-        assert!(matches!(read(&dir.path().join("none"), 10), Err(StorageError::Missing(_))));
+        assert!(matches!(
+            read(&dir.path().join("none"), 10),
+            Err(StorageError::Missing(_))
+        ));
     }
 
     #[test]

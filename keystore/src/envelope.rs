@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 
 use crate::error::Error;
 use crate::key::{Kek, KeyId};
-use crate::secret::{length_prefixed, random_bytes};
+use crate::secret::{length_prefixed, random_bytes, with_clean_stack};
 use crate::xaes::{NONCE_LEN, TAG_LEN, Xaes256Gcm};
 
 /// The longest seed that is sealed. kube-apiserver's have 32 bytes; a plugin must take others.
@@ -59,14 +59,17 @@ pub enum EnvelopeError {
 
 /// What seals and opens seeds under one KEK in one cluster.
 pub(crate) struct SeedKey {
-    cipher: Xaes256Gcm,
+    /// Boxed, so that moving this moves no key schedule.
+    cipher: Box<Xaes256Gcm>,
     aad: Vec<u8>,
 }
 
 impl SeedKey {
     pub(crate) fn new(kek: &Kek, id: &KeyId, cluster_id: &[u8; 16]) -> Result<Self, Error> {
         Ok(Self {
-            cipher: Xaes256Gcm::new(&kek.sealing_key()?),
+            cipher: with_clean_stack(|| {
+                Ok::<_, Error>(Box::new(Xaes256Gcm::new(&kek.sealing_key()?)))
+            })?,
             aad: length_prefixed(&[b"claviger/v1/seed", cluster_id, id.as_bytes()]),
         })
     }
@@ -158,7 +161,10 @@ mod tests {
     #[test]
     fn another_cluster_does_not_open_it() {
         let sealed = seed_key([1; 16]).seal(&[9; 32]).unwrap();
-        assert_eq!(seed_key([2; 16]).open(&sealed), Err(EnvelopeError::Authentication));
+        assert_eq!(
+            seed_key([2; 16]).open(&sealed),
+            Err(EnvelopeError::Authentication)
+        );
     }
 
     #[test]

@@ -96,7 +96,9 @@ pub enum DocumentError {
     #[error("has a body that is not base64 of {0} keys")]
     Body(usize),
     /// The tag did not verify: another key, or changed bytes.
-    #[error("does not open with this keyring key: it was changed, or it belongs to another keyring")]
+    #[error(
+        "does not open with this keyring key: it was changed, or it belongs to another keyring"
+    )]
     Authentication,
     /// The keyring key that a slot gave is not the one that the header names.
     #[error("is sealed with another keyring key than the one that was unwrapped")]
@@ -179,7 +181,9 @@ pub enum NotSuccessor {
         found: String,
     },
     /// Another keyring key, and no chain of proofs leads to it.
-    #[error("the keyring is sealed with another keyring key than the one that was seen here before")]
+    #[error(
+        "the keyring is sealed with another keyring key than the one that was seen here before"
+    )]
     OtherKeyringKey,
     /// A key that was there is gone.
     #[error("the keyring lost {0}, which was seen here before")]

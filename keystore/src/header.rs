@@ -77,7 +77,9 @@ impl<const N: usize> Serialize for Hex<N> {
 
 impl<'de, const N: usize> Deserialize<'de> for Hex<N> {
     fn deserialize<D: de::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(de::Error::custom)
     }
 }
 
@@ -100,7 +102,10 @@ impl Serialize for Base64 {
 impl<'de> Deserialize<'de> for Base64 {
     fn deserialize<D: de::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        BASE64.decode(text.as_bytes()).map(Self).map_err(de::Error::custom)
+        BASE64
+            .decode(text.as_bytes())
+            .map(Self)
+            .map_err(de::Error::custom)
     }
 }
 
@@ -261,9 +266,15 @@ impl Slot {
             && (3..=10).contains(&kdf.t)
             && (1..=8).contains(&kdf.p);
         if self.kind != SlotKind::Passphrase || kdf.name != "argon2id" || kdf.salt.0.len() != 16 {
-            return Err(DocumentError::Value("a kdf that is not a passphrase's argon2id"));
+            return Err(DocumentError::Value(
+                "a kdf that is not a passphrase's argon2id",
+            ));
         }
-        if bounded { Ok(()) } else { Err(DocumentError::Value("kdf parameters out of bounds")) }
+        if bounded {
+            Ok(())
+        } else {
+            Err(DocumentError::Value("kdf parameters out of bounds"))
+        }
     }
 }
 
@@ -345,9 +356,18 @@ impl Header {
     fn check_dates(&self) -> Result<(), DocumentError> {
         let slots = self.slots.iter().map(|slot| slot.created);
         let keys = self.keys.iter().flat_map(|key| {
-            [Some(key.created), key.activated, key.retired, key.disabled, key.destroyed]
+            [
+                Some(key.created),
+                key.activated,
+                key.retired,
+                key.disabled,
+                key.destroyed,
+            ]
         });
-        match slots.chain(keys.flatten()).any(|date| date.subsec_nanosecond() != 0) {
+        match slots
+            .chain(keys.flatten())
+            .any(|date| date.subsec_nanosecond() != 0)
+        {
             true => Err(DocumentError::Value("a date with a fraction of a second")),
             false => Ok(()),
         }
@@ -362,8 +382,15 @@ impl Header {
         if let Some(twice) = self.slots.iter().find(|slot| !slots.insert(slot.id)) {
             return Err(DocumentError::DuplicateSlot(twice.id.to_string()));
         }
-        let primaries =
-            self.keys.iter().filter(|key| key.state == crate::key::KeyState::Primary).count();
-        if primaries > 1 { Err(DocumentError::TwoPrimaries) } else { Ok(()) }
+        let primaries = self
+            .keys
+            .iter()
+            .filter(|key| key.state == crate::key::KeyState::Primary)
+            .count();
+        if primaries > 1 {
+            Err(DocumentError::TwoPrimaries)
+        } else {
+            Ok(())
+        }
     }
 }

@@ -79,7 +79,10 @@ impl KeyId {
     /// lower-case hex SHA-256 of the id's text (KEP-3299, label `key_id_hash`).
     pub fn apiserver_hash(&self) -> String {
         use sha2::{Digest, Sha256};
-        format!("sha256:{}", HEXLOWER.encode(&Sha256::digest(self.to_string().as_bytes())))
+        format!(
+            "sha256:{}",
+            HEXLOWER.encode(&Sha256::digest(self.to_string().as_bytes()))
+        )
     }
 }
 
@@ -94,7 +97,9 @@ impl FromStr for KeyId {
         if digits.len() != 2 * Self::LEN {
             return Err(malformed());
         }
-        HEXLOWER.decode_mut(digits.as_bytes(), &mut id).map_err(|_| malformed())?;
+        HEXLOWER
+            .decode_mut(digits.as_bytes(), &mut id)
+            .map_err(|_| malformed())?;
         Ok(Self(id))
     }
 }
@@ -119,7 +124,9 @@ impl Serialize for KeyId {
 
 impl<'de> Deserialize<'de> for KeyId {
     fn deserialize<D: de::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(de::Error::custom)
     }
 }
 
@@ -146,8 +153,13 @@ pub enum KeyState {
 
 impl KeyState {
     /// Every state, in the order of a key's life.
-    pub const ALL: [Self; 5] =
-        [Self::Staged, Self::Primary, Self::Retired, Self::Disabled, Self::Destroyed];
+    pub const ALL: [Self; 5] = [
+        Self::Staged,
+        Self::Primary,
+        Self::Retired,
+        Self::Disabled,
+        Self::Destroyed,
+    ];
 
     /// The states that one legal change leads to. A KEK that left `primary` never returns to it:
     /// kube-apiserver must never meet a key id again (KEP-3299, "key_id must not be reused").

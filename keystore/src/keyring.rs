@@ -10,7 +10,9 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use crate::error::{ChangeError, DocumentError, Error};
-use crate::header::{ClusterId, DocumentHash, FORMAT, Header, KeyringKeyId, MAX_KEYS, Policy, Slot};
+use crate::header::{
+    ClusterId, DocumentHash, FORMAT, Header, KeyringKeyId, MAX_KEYS, Policy, Slot,
+};
 use crate::key::{Kek, KeyId, KeyInfo, KeyState};
 
 /// All KEKs of one cluster and the policy for them, at one revision.
@@ -63,7 +65,10 @@ impl Keyring {
             }
             by_id.insert(id, Arc::new(kek));
         }
-        Ok(Self { header, keks: by_id })
+        Ok(Self {
+            header,
+            keks: by_id,
+        })
     }
 
     /// What is not secret.
@@ -129,9 +134,11 @@ impl Keyring {
     /// With the disabled key `id` retired again.
     pub fn enable(&self, id: &KeyId, now: Timestamp) -> Result<Self, ChangeError> {
         match self.key(id).map(|key| key.state) {
-            Some(KeyState::Primary) => {
-                Err(ChangeError::Illegal { id: *id, from: KeyState::Primary, to: KeyState::Retired })
-            }
+            Some(KeyState::Primary) => Err(ChangeError::Illegal {
+                id: *id,
+                from: KeyState::Primary,
+                to: KeyState::Retired,
+            }),
             _ => self.change(id, KeyState::Retired, now),
         }
     }
@@ -159,7 +166,9 @@ impl Keyring {
         revision: u64,
         hash: DocumentHash,
     ) -> Result<Self, ChangeError> {
-        self.header.revision = revision.checked_add(1).ok_or(ChangeError::RevisionExhausted)?;
+        self.header.revision = revision
+            .checked_add(1)
+            .ok_or(ChangeError::RevisionExhausted)?;
         self.header.previous = hash;
         Ok(self)
     }
@@ -170,26 +179,40 @@ impl Keyring {
         let key = next.header.keys.iter_mut().find(|key| key.id == *id);
         let key = key.ok_or(ChangeError::UnknownKey(*id))?;
         if !key.state.next().contains(&to) {
-            return Err(ChangeError::Illegal { id: *id, from: key.state, to });
+            return Err(ChangeError::Illegal {
+                id: *id,
+                from: key.state,
+                to,
+            });
         }
         key.enter(to, whole_second(now));
         Ok(next)
     }
 
     fn in_state(&self, state: KeyState) -> Option<KeyId> {
-        self.header.keys.iter().find(|key| key.state == state).map(|key| key.id)
+        self.header
+            .keys
+            .iter()
+            .find(|key| key.state == state)
+            .map(|key| key.id)
     }
 }
 
 impl fmt::Debug for Keyring {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Keyring").field("header", &self.header).finish_non_exhaustive()
+        f.debug_struct("Keyring")
+            .field("header", &self.header)
+            .finish_non_exhaustive()
     }
 }
 
 /// The ids whose bytes the body holds, in its order.
 pub(crate) fn kept_keys(header: &Header) -> impl Iterator<Item = KeyId> + '_ {
-    header.keys.iter().filter(|key| key.state != KeyState::Destroyed).map(|key| key.id)
+    header
+        .keys
+        .iter()
+        .filter(|key| key.state != KeyState::Destroyed)
+        .map(|key| key.id)
 }
 
 /// The document keeps whole seconds.
@@ -234,7 +257,10 @@ mod tests {
     fn one_rotation_at_a_time() {
         let staged = keyring().stage(NOW).unwrap();
         let refused = staged.stage(NOW).unwrap_err();
-        assert!(matches!(refused, Error::Change(ChangeError::AlreadyStaged(_))));
+        assert!(matches!(
+            refused,
+            Error::Change(ChangeError::AlreadyStaged(_))
+        ));
     }
 
     #[test]
@@ -249,8 +275,15 @@ mod tests {
         let old = first.primary().unwrap();
         let staged = first.stage(NOW).unwrap();
         let rotated = staged.activate(&staged.staged().unwrap(), NOW).unwrap();
-        assert!(rotated.destroy(&old, NOW).is_err(), "a retired key must be disabled first");
-        let gone = rotated.disable(&old, NOW).unwrap().destroy(&old, NOW).unwrap();
+        assert!(
+            rotated.destroy(&old, NOW).is_err(),
+            "a retired key must be disabled first"
+        );
+        let gone = rotated
+            .disable(&old, NOW)
+            .unwrap()
+            .destroy(&old, NOW)
+            .unwrap();
         assert!(gone.kek(&old).is_none());
         assert_eq!(gone.key(&old).unwrap().destroyed, Some(NOW));
     }
@@ -258,7 +291,11 @@ mod tests {
     #[test]
     fn dates_are_whole_seconds() {
         let now = Timestamp::new(10, 999_999_999).unwrap();
-        let created = Keyring::create("", KeyringKeyId::ZERO, now).unwrap().header.keys[0].created;
+        let created = Keyring::create("", KeyringKeyId::ZERO, now)
+            .unwrap()
+            .header
+            .keys[0]
+            .created;
         assert_eq!(created, Timestamp::from_second(10).unwrap());
     }
 

@@ -82,7 +82,9 @@ impl MarkFile {
     /// Reads it; a member that never saw a keyring has none.
     pub fn read(&self) -> Result<Option<Mark>, Error> {
         match durable::read(&self.0, MAX_LEN) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|e| self.error(&e)),
+            Ok(bytes) => serde_json::from_slice(&bytes)
+                .map(Some)
+                .map_err(|e| self.error(&e)),
             Err(StorageError::Missing(_)) => Ok(None),
             Err(e) => Err(self.error(&e)),
         }
@@ -95,7 +97,10 @@ impl MarkFile {
     }
 
     fn error(&self, cause: &dyn std::fmt::Display) -> Error {
-        Error::Mark { path: self.0.clone(), cause: cause.to_string() }
+        Error::Mark {
+            path: self.0.clone(),
+            cause: cause.to_string(),
+        }
     }
 }
 
@@ -114,7 +119,12 @@ mod tests {
         let mut mark = None;
         for revision in 1..=70_u8 {
             let hash = Hex([revision; 32]);
-            mark = Some(Mark::of(keyring.header(), hash, mark.as_ref(), Timestamp::UNIX_EPOCH));
+            mark = Some(Mark::of(
+                keyring.header(),
+                hash,
+                mark.as_ref(),
+                Timestamp::UNIX_EPOCH,
+            ));
         }
         let mark = mark.unwrap();
         file.write(&mark).unwrap();

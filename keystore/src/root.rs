@@ -110,12 +110,20 @@ impl Payload {
     }
 
     /// The keyring key, if both halves are right; compared in constant time.
-    pub(crate) fn into_key(self, binding: &Binding, id: &KeyringKeyId) -> Result<KeyringKey, Error> {
+    pub(crate) fn into_key(
+        self,
+        binding: &Binding,
+        id: &KeyringKeyId,
+    ) -> Result<KeyringKey, Error> {
         let other = || DocumentError::OtherKeyringKey;
         let (key, bound) = self.0.split_first_chunk().ok_or_else(other)?;
         let key = KeyringKey(Secret::copy_of(key)?);
         let right = bound.ct_eq(&binding.digest()) & key.id()?.0.ct_eq(&id.0);
-        if bool::from(right) { Ok(key) } else { Err(other().into()) }
+        if bool::from(right) {
+            Ok(key)
+        } else {
+            Err(other().into())
+        }
     }
 }
 
@@ -126,10 +134,16 @@ pub async fn make_slot(
     cluster_id: &ClusterId,
     now: jiff::Timestamp,
 ) -> Result<Slot, Error> {
-    let named = |source| Error::Root { name: root.name().to_owned(), source };
+    let named = |source| Error::Root {
+        name: root.name().to_owned(),
+        source,
+    };
     let (id, key_id) = (SlotId::random()?, key.id()?);
     let binding = Binding::new(cluster_id, &id, root.kind(), &key_id);
-    let wrapped = root.wrap(&binding, &Payload::new(key, &binding)).await.map_err(named)?;
+    let wrapped = root
+        .wrap(&binding, &Payload::new(key, &binding))
+        .await
+        .map_err(named)?;
     let slot = Slot {
         id,
         kind: root.kind(),
@@ -150,11 +164,17 @@ pub async fn open_slot(
     keyring_key_id: &KeyringKeyId,
 ) -> Result<KeyringKey, Error> {
     let binding = Binding::new(cluster_id, &slot.id, slot.kind, keyring_key_id);
-    let wrapped = Wrapped { payload: slot.payload.0.clone(), kdf: slot.kdf.clone() };
+    let wrapped = Wrapped {
+        payload: slot.payload.0.clone(),
+        kdf: slot.kdf.clone(),
+    };
     let payload = root
         .unwrap(&binding, &wrapped)
         .await
-        .map_err(|source| Error::Root { name: root.name().to_owned(), source })?;
+        .map_err(|source| Error::Root {
+            name: root.name().to_owned(),
+            source,
+        })?;
     payload.into_key(&binding, keyring_key_id)
 }
 

@@ -3,7 +3,10 @@
 //! A [`Secret`] lives in pages of its own that are locked into memory, left out of core dumps and
 //! enclosed by guard pages; it is wiped when dropped. It has no `Clone` and no `Debug` that shows
 //! anything, and its bytes are written in place, so that no copy stays on a stack.
-#![expect(unsafe_code, reason = "memsec hands out raw pages; this file alone touches them")]
+#![expect(
+    unsafe_code,
+    reason = "memsec hands out raw pages; this file alone touches them"
+)]
 
 use std::fmt;
 use std::ptr::NonNull;
@@ -12,11 +15,15 @@ use hkdf::Hkdf;
 use ring::rand::{SecureRandom, SystemRandom};
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
+use zeroize::zeroize_stack;
 
 use crate::error::Error;
 
 /// Length in bytes of every secret: KEK, keyring key, file root key and what is derived from them.
 pub const SECRET_LEN: usize = 32;
+
+/// Bytes of stack that are wiped after key schedules lay on it; unoptimised code needs most.
+const STACK_WIPED: usize = 32 * 1024;
 
 /// Thirty-two bytes in locked memory, wiped on drop.
 pub struct Secret(NonNull<[u8; SECRET_LEN]>);
@@ -55,10 +62,12 @@ impl Secret {
     /// `D(self, label)` of the format: HKDF-SHA-256 (RFC 5869) with this secret as IKM, no salt,
     /// and the ASCII label as info. The secret's own bytes are never used for anything else.
     pub(crate) fn derive(&self, label: &str) -> Result<Self, Error> {
-        Self::fill_with(|bytes| {
-            Hkdf::<Sha256>::new(None, self.expose())
-                .expand(label.as_bytes(), bytes)
-                .map_err(|_| Error::OutOfMemory)
+        with_clean_stack(|| {
+            Self::fill_with(|bytes| {
+                Hkdf::<Sha256>::new(None, self.expose())
+                    .expand(label.as_bytes(), bytes)
+                    .map_err(|_| Error::OutOfMemory)
+            })
         })
     }
 
@@ -91,6 +100,18 @@ impl fmt::Debug for Secret {
     }
 }
 
+/// Runs work that holds secrets in variables, and then wipes the stack that it used. Best effort, and
+/// not for the request path: what moves through registers and other frames is out of reach.
+pub(crate) fn with_clean_stack<T>(work: impl FnOnce() -> T) -> T {
+    #[inline(never)]
+    fn apart<T>(work: impl FnOnce() -> T) -> T {
+        work()
+    }
+    let done = apart(work);
+    zeroize_stack::<STACK_WIPED>();
+    done
+}
+
 /// Fills `buffer` from the operating system's generator, never from a generator in user space:
 /// a cloned or restored virtual machine must not repeat a nonce.
 pub(crate) fn random_bytes(buffer: &mut [u8]) -> Result<(), Error> {
@@ -103,7 +124,11 @@ pub fn check_random() -> Result<(), Error> {
     let (mut first, mut second) = ([0; SECRET_LEN], [0; SECRET_LEN]);
     random_bytes(&mut first)?;
     random_bytes(&mut second)?;
-    if first == second { Err(Error::Random) } else { Ok(()) }
+    if first == second {
+        Err(Error::Random)
+    } else {
+        Ok(())
+    }
 }
 
 /// `LP(a, b, …)` of the format: each item as its length, u32 big-endian, then its bytes.
@@ -144,6 +169,9 @@ mod tests {
 
     #[test]
     fn length_prefixes_are_big_endian() {
-        assert_eq!(length_prefixed(&[b"ab", b""]), [0, 0, 0, 2, b'a', b'b', 0, 0, 0, 0]);
+        assert_eq!(
+            length_prefixed(&[b"ab", b""]),
+            [0, 0, 0, 2, b'a', b'b', 0, 0, 0, 0]
+        );
     }
 }

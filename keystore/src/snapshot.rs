@@ -127,7 +127,10 @@ impl Snapshot {
     }
 
     fn seed_key(&self, id: &KeyId) -> Result<&SeedKey, Refusal> {
-        self.keys.get(id).and_then(|key| key.seed_key.as_ref()).ok_or_else(|| self.refusal_of(id))
+        self.keys
+            .get(id)
+            .and_then(|key| key.seed_key.as_ref())
+            .ok_or_else(|| self.refusal_of(id))
     }
 
     fn refusal_of(&self, id: &KeyId) -> Refusal {

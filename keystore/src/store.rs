@@ -92,7 +92,11 @@ impl Keystore {
 
     /// The keyring that is open, if one is.
     pub async fn keyring(&self) -> Option<Arc<Keyring>> {
-        self.open.lock().await.as_ref().map(|open| open.keyring.clone())
+        self.open
+            .lock()
+            .await
+            .as_ref()
+            .map(|open| open.keyring.clone())
     }
 
     /// Reads the storage and opens what is new there. While nothing is open, a failure is what
@@ -101,7 +105,8 @@ impl Keystore {
         let mut open = self.open.lock().await;
         let synced = self.sync_locked(&mut open, now).await;
         if let (Err(e), None) = (&synced, &*open) {
-            self.view.store(Arc::new(View::Closed(closed_reason(e).into())));
+            self.view
+                .store(Arc::new(View::Closed(closed_reason(e).into())));
         }
         synced
     }
@@ -135,7 +140,9 @@ impl Keystore {
         change: impl FnOnce(&Keyring) -> Result<Keyring, Error>,
     ) -> Result<(), Error> {
         let mut slot = self.open.lock().await;
-        let open = slot.as_ref().ok_or_else(|| StorageError::Missing(self.storage.place()))?;
+        let open = slot
+            .as_ref()
+            .ok_or_else(|| StorageError::Missing(self.storage.place()))?;
         let revision = open.keyring.header().revision;
         let next = change(&open.keyring)?.following(revision, open.hash)?;
         let document = seal_checked(&next, &open.key)?;
@@ -148,22 +155,26 @@ impl Keystore {
 
     /// Unwraps each root's slot again, in the background: whether the keyring could be opened now.
     pub async fn check_roots(&self) -> Vec<RootReport> {
-        let Some(keyring) = self.keyring().await else { return Vec::new() };
+        let Some(keyring) = self.keyring().await else {
+            return Vec::new();
+        };
         let mut reports = Vec::with_capacity(self.roots.len());
         for root in &self.roots {
             let result = open_with(root.as_ref(), keyring.header()).await.map(drop);
-            reports.push(RootReport { name: root.name().to_owned(), result });
+            reports.push(RootReport {
+                name: root.name().to_owned(),
+                result,
+            });
         }
         reports
     }
 
-    async fn sync_locked(
-        &self,
-        slot: &mut Option<Open>,
-        now: Timestamp,
-    ) -> Result<Synced, Error> {
+    async fn sync_locked(&self, slot: &mut Option<Open>, now: Timestamp) -> Result<Synced, Error> {
         let document = Document::parse(self.storage.load().await?)?;
-        if slot.as_ref().is_some_and(|open| open.hash == document.hash()) {
+        if slot
+            .as_ref()
+            .is_some_and(|open| open.hash == document.hash())
+        {
             return Ok(Synced::Unchanged);
         }
         match slot {
@@ -179,8 +190,12 @@ impl Keystore {
         let header = document.header();
         let key = self.unwrap(header).await?;
         let keyring = document.open(&key)?;
-        let mut open =
-            Open { keyring: Arc::new(keyring.clone()), key, hash: document.hash(), mark: None };
+        let mut open = Open {
+            keyring: Arc::new(keyring.clone()),
+            key,
+            hash: document.hash(),
+            mark: None,
+        };
         let why = match self.mark.as_ref().map(MarkFile::read).transpose() {
             Ok(seen) => {
                 open.mark = seen.flatten();
@@ -247,7 +262,14 @@ impl Keystore {
                 }
                 _ => None,
             };
-            keys.insert(info.id, SnapshotKey { state: info.state, since: since(info), seed_key });
+            keys.insert(
+                info.id,
+                SnapshotKey {
+                    state: info.state,
+                    since: since(info),
+                    seed_key,
+                },
+            );
         }
         let snapshot = Snapshot {
             revision: header.revision,
@@ -312,7 +334,11 @@ pub async fn open_with(root: &dyn Root, header: &Header) -> Result<KeyringKey, E
         }
     }
     Err(last.unwrap_or_else(|| {
-        Error::NoSlotOpens(vec![format!("the keyring has no {} slot {}", root.kind(), root.name())])
+        Error::NoSlotOpens(vec![format!(
+            "the keyring has no {} slot {}",
+            root.kind(),
+            root.name()
+        )])
     }))
 }
 
@@ -347,4 +373,3 @@ fn closed_reason(error: &Error) -> String {
     };
     format!("{error}; {help}")
 }
-

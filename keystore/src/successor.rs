@@ -1,7 +1,7 @@
 //! Successors only: which documents a member may accept after the ones that it has seen.
 
-use crate::error::NotSuccessor;
 use crate::document::Document;
+use crate::error::NotSuccessor;
 use crate::header::{DocumentHash, Header};
 use crate::key::{KeyId, KeyState};
 use crate::mark::Mark;
@@ -24,11 +24,7 @@ impl Mark {
 }
 
 /// Holds an opened document's header against what this member has seen.
-fn check(
-    mark: &Mark,
-    header: &Header,
-    hash: &DocumentHash,
-) -> Result<Standing, NotSuccessor> {
+fn check(mark: &Mark, header: &Header, hash: &DocumentHash) -> Result<Standing, NotSuccessor> {
     if header.cluster_id != mark.cluster_id {
         return Err(NotSuccessor::OtherCluster {
             seen: mark.cluster_id.to_string(),
@@ -39,7 +35,10 @@ fn check(
         return Ok(Standing::Same);
     }
     if header.revision < mark.revision {
-        return Err(NotSuccessor::Older { seen: mark.revision, found: header.revision });
+        return Err(NotSuccessor::Older {
+            seen: mark.revision,
+            found: header.revision,
+        });
     }
     let follows_directly = header.revision == mark.revision + 1;
     if header.revision == mark.revision || follows_directly && header.previous != mark.hash {
@@ -48,7 +47,10 @@ fn check(
     if header.keyring_key_id != mark.keyring_key_id {
         return Err(NotSuccessor::OtherKeyringKey);
     }
-    let merged = header.merged.iter().any(|merged| merged.revision > mark.revision);
+    let merged = header
+        .merged
+        .iter()
+        .any(|merged| merged.revision > mark.revision);
     for (id, seen) in &mark.keys {
         check_key(header, id, *seen, merged)?;
     }
@@ -61,14 +63,25 @@ fn check_key(
     seen: KeyState,
     merged: bool,
 ) -> Result<(), NotSuccessor> {
-    let found = header.keys.iter().find(|key| key.id == *id).ok_or(NotSuccessor::KeyLost(*id))?;
+    let found = header
+        .keys
+        .iter()
+        .find(|key| key.id == *id)
+        .ok_or(NotSuccessor::KeyLost(*id))?;
     // A merge keeps the bytes that one side still had, as a disabled key, which may be enabled.
-    let revived =
-        merged && matches!(found.state, KeyState::Disabled | KeyState::Retired | KeyState::Destroyed);
+    let revived = merged
+        && matches!(
+            found.state,
+            KeyState::Disabled | KeyState::Retired | KeyState::Destroyed
+        );
     if seen.leads_to(found.state) || revived {
         return Ok(());
     }
-    Err(NotSuccessor::Backwards { id: *id, seen, found: found.state })
+    Err(NotSuccessor::Backwards {
+        id: *id,
+        seen,
+        found: found.state,
+    })
 }
 
 #[cfg(test)]
@@ -82,7 +95,10 @@ mod tests {
     const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 
     fn header() -> Header {
-        let keyring = Keyring::create("", Hex([1; 32]), NOW).unwrap().stage(NOW).unwrap();
+        let keyring = Keyring::create("", Hex([1; 32]), NOW)
+            .unwrap()
+            .stage(NOW)
+            .unwrap();
         let staged = keyring.staged().unwrap();
         keyring.activate(&staged, NOW).unwrap().header().clone()
     }
@@ -130,7 +146,10 @@ mod tests {
     fn an_older_one_is_refused() {
         let (mark, mut header) = seen_and_next();
         header.revision = 4;
-        assert_eq!(verdict(&mark, &header), Err(NotSuccessor::Older { seen: 5, found: 4 }));
+        assert_eq!(
+            verdict(&mark, &header),
+            Err(NotSuccessor::Older { seen: 5, found: 4 })
+        );
     }
 
     #[test]
@@ -152,7 +171,10 @@ mod tests {
     fn another_cluster_is_refused() {
         let (mark, mut header) = seen_and_next();
         header.cluster_id = Hex([9; 16]);
-        assert!(matches!(verdict(&mark, &header), Err(NotSuccessor::OtherCluster { .. })));
+        assert!(matches!(
+            verdict(&mark, &header),
+            Err(NotSuccessor::OtherCluster { .. })
+        ));
     }
 
     #[test]
@@ -177,12 +199,18 @@ mod tests {
                 mark.keys[0].1 = seen;
                 header.keys[0].state = found;
                 assert_eq!(verdict(&mark, &header).is_ok(), seen.leads_to(found));
-                header.merged = vec![Merged { sha256: Hex([7; 32]), revision: 6 }];
+                header.merged = vec![Merged {
+                    sha256: Hex([7; 32]),
+                    revision: 6,
+                }];
                 let revived = matches!(
                     found,
                     KeyState::Disabled | KeyState::Retired | KeyState::Destroyed
                 );
-                assert_eq!(verdict(&mark, &header).is_ok(), seen.leads_to(found) || revived);
+                assert_eq!(
+                    verdict(&mark, &header).is_ok(),
+                    seen.leads_to(found) || revived
+                );
             }
         }
     }

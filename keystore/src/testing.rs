@@ -1,7 +1,11 @@
 //! The contract suites that every storage and every root must pass, and doubles for tests.
 //!
 //! A storage's or root's own tests only add what is special about it.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "these are the bodies of tests")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "these are the bodies of tests"
+)]
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +16,7 @@ use crate::Keystore;
 use crate::document::{Document, KeyringKey};
 use crate::error::{Error, RootError, StorageError};
 use crate::header::{ClusterId, Hex, SlotId};
-use crate::key::KeyId;
+use crate::key::{Kek, KeyId, KeyInfo, KeyState};
 use crate::keyring::Keyring;
 use crate::root::{self, Root};
 use crate::secret::Secret;
@@ -26,24 +30,72 @@ pub const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 /// A root whose key is known to the test.
 pub fn test_root() -> Box<dyn Root> {
     let key = Secret::copy_of(&[0x42; 32]).unwrap();
-    Box::new(root::recovery::Recovery::with_key(root::recovery::RecoveryKey::from_secret(key)))
+    Box::new(root::recovery::Recovery::with_key(
+        root::recovery::RecoveryKey::from_secret(key),
+    ))
 }
 
 /// An open keystore in memory, and its storage.
 pub async fn open_keystore() -> (Arc<Keystore>, Arc<MemoryStorage>) {
     let storage = Arc::new(MemoryStorage::default());
     let root = test_root();
-    store::init(&*storage, &[&*root], "test", NOW).await.unwrap();
+    store::init(&*storage, &[&*root], "test", NOW)
+        .await
+        .unwrap();
     let keystore = Keystore::new(Box::new(storage.clone()), vec![root], None);
     keystore.sync(NOW).await.unwrap();
     (Arc::new(keystore), storage)
 }
 
+/// Writes a first keyring with these KEKs: the first one primary, the others retired.
+pub async fn init_with_keks(
+    storage: &dyn Storage,
+    root: &dyn Root,
+    keks: &[[u8; 32]],
+) -> Vec<KeyId> {
+    let key = KeyringKey::generate().unwrap();
+    let mut header = Keyring::create("test", key.id().unwrap(), NOW)
+        .unwrap()
+        .header()
+        .clone();
+    let keks: Vec<_> = keks
+        .iter()
+        .map(|bytes| Kek::from_bytes(bytes).unwrap())
+        .collect();
+    header.keys.clear();
+    for (i, kek) in keks.iter().enumerate() {
+        let mut info = KeyInfo::staged(kek.id().unwrap(), NOW);
+        info.enter(KeyState::Primary, NOW);
+        if i > 0 {
+            info.enter(KeyState::Retired, NOW);
+        }
+        header.keys.push(info);
+    }
+    header.slots = vec![
+        root::make_slot(root, &key, &header.cluster_id, NOW)
+            .await
+            .unwrap(),
+    ];
+    let ids = header.keys.iter().map(|key| key.id).collect();
+    let keyring = Keyring::from_parts(header, keks).unwrap();
+    storage
+        .commit(&Document::seal(&keyring, &key).unwrap(), None)
+        .await
+        .unwrap();
+    ids
+}
+
 /// Stages and activates a fresh KEK, and returns its id.
 pub async fn rotate(keystore: &Keystore) -> KeyId {
-    keystore.commit(NOW, |keyring| keyring.stage(NOW)).await.unwrap();
+    keystore
+        .commit(NOW, |keyring| keyring.stage(NOW))
+        .await
+        .unwrap();
     let staged = keystore.keyring().await.unwrap().staged().unwrap();
-    keystore.commit(NOW, |keyring| Ok(keyring.activate(&staged, NOW)?)).await.unwrap();
+    keystore
+        .commit(NOW, |keyring| Ok(keyring.activate(&staged, NOW)?))
+        .await
+        .unwrap();
     staged
 }
 
@@ -52,12 +104,21 @@ pub async fn storage_contract(storage: &dyn Storage) {
     let key = KeyringKey::generate().unwrap();
     let first = document(&key, None);
     assert!(!storage.place().is_empty());
-    assert!(matches!(storage.load().await, Err(StorageError::Missing(_))), "it must begin empty");
+    assert!(
+        matches!(storage.load().await, Err(StorageError::Missing(_))),
+        "it must begin empty"
+    );
 
     // A commit over a document that is not there changes nothing.
     let refused = storage.commit(&first, Some(Hex([1; 32]))).await;
-    assert!(matches!(refused, Err(StorageError::Conflict)), "{refused:?}");
-    assert!(matches!(storage.load().await, Err(StorageError::Missing(_))));
+    assert!(
+        matches!(refused, Err(StorageError::Conflict)),
+        "{refused:?}"
+    );
+    assert!(matches!(
+        storage.load().await,
+        Err(StorageError::Missing(_))
+    ));
 
     storage.commit(&first, None).await.unwrap();
     assert_eq!(storage.load().await.unwrap(), first.as_bytes());
@@ -67,7 +128,10 @@ pub async fn storage_contract(storage: &dyn Storage) {
     let other = document(&key, Some(&first));
     for expected in [None, Some(second.hash())] {
         let refused = storage.commit(&second, expected).await;
-        assert!(matches!(refused, Err(StorageError::Conflict)), "{refused:?}");
+        assert!(
+            matches!(refused, Err(StorageError::Conflict)),
+            "{refused:?}"
+        );
         assert_eq!(storage.load().await.unwrap(), first.as_bytes());
     }
     storage.commit(&second, Some(first.hash())).await.unwrap();
@@ -126,7 +190,13 @@ pub async fn root_contract(root: &dyn Root, other: &dyn Root) {
 fn assert_refused(opened: Result<KeyringKey, Error>) {
     match opened {
         Ok(_) => panic!("a slot opened that must not"),
-        Err(Error::Root { source: RootError::NotMine(_), .. } | Error::Document(_)) => {}
+        Err(
+            Error::Root {
+                source: RootError::NotMine(_),
+                ..
+            }
+            | Error::Document(_),
+        ) => {}
         Err(other) => panic!("refused in the wrong class: {other}"),
     }
 }
@@ -137,7 +207,11 @@ pub fn document(key: &KeyringKey, previous: Option<&Document>) -> Document {
         None => Keyring::create("test", key.id().unwrap(), NOW).unwrap(),
         Some(previous) => {
             let header = previous.header();
-            previous.open(key).unwrap().following(header.revision, previous.hash()).unwrap()
+            previous
+                .open(key)
+                .unwrap()
+                .following(header.revision, previous.hash())
+                .unwrap()
         }
     };
     let slots = match previous {

@@ -28,13 +28,17 @@ fn json(name: &str) -> Value {
 
 /// The entries of a list that must not be empty.
 fn list<'a>(value: &'a Value, name: &str) -> &'a [Value] {
-    let list = value[name].as_array().unwrap_or_else(|| panic!("no list {name}"));
+    let list = value[name]
+        .as_array()
+        .unwrap_or_else(|| panic!("no list {name}"));
     assert!(!list.is_empty(), "{name} is empty");
     list
 }
 
 fn text<'a>(value: &'a Value, name: &str) -> &'a str {
-    value[name].as_str().unwrap_or_else(|| panic!("no text {name} in {value}"))
+    value[name]
+        .as_str()
+        .unwrap_or_else(|| panic!("no text {name} in {value}"))
 }
 
 fn hex(value: &Value, name: &str) -> Vec<u8> {
@@ -88,7 +92,9 @@ fn ciphertexts() {
         assert_eq!(*opened, hex(vector, "seed"), "{}", text(vector, "name"));
     }
     for vector in list(&vectors, "invalid") {
-        let refusal = seed_key(vector).open(&hex(vector, "ciphertext")).unwrap_err();
+        let refusal = seed_key(vector)
+            .open(&hex(vector, "ciphertext"))
+            .unwrap_err();
         let class = match refusal {
             EnvelopeError::Foreign => "foreign",
             EnvelopeError::Newer(_) => "newer",
@@ -126,7 +132,12 @@ fn slots() {
         let unwrapped = unwrap(vector).unwrap();
         let (key, bound) = unwrapped.split_at(32);
         assert_eq!(key, hex(vector, "keyringKey"), "{}", text(vector, "name"));
-        assert_eq!(bound, &*Sha256::digest(hex(vector, "statement")), "{}", text(vector, "name"));
+        assert_eq!(
+            bound,
+            &*Sha256::digest(hex(vector, "statement")),
+            "{}",
+            text(vector, "name")
+        );
     }
     for vector in list(&vectors, "invalid") {
         assert!(unwrap(vector).is_err(), "{}", text(vector, "name"));
@@ -161,7 +172,10 @@ fn documents(kind: &str) -> Vec<PathBuf> {
     let mut paths: Vec<_> = std::fs::read_dir(&folder)
         .unwrap()
         .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "keyring"))
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "keyring")
+        })
         .collect();
     assert!(!paths.is_empty(), "no documents in {}", folder.display());
     paths.sort();
@@ -175,17 +189,33 @@ async fn valid_documents() {
         let facts = std::fs::read(path.with_extension("json")).unwrap();
         let facts: Value = serde_json::from_slice(&facts).unwrap();
         let document = read(&path).unwrap_or_else(|e| panic!("{name}: {e}"));
-        assert_eq!(document.hash().to_string(), text(&facts, "sha256"), "{name}");
+        assert_eq!(
+            document.hash().to_string(),
+            text(&facts, "sha256"),
+            "{name}"
+        );
         let key = KeyringKey(secret(&facts, "keyringKey"));
-        let keyring = document.open(&key).unwrap_or_else(|e| panic!("{name}: {e}"));
-        assert_eq!(keyring.header().revision, facts["revision"].as_u64().unwrap(), "{name}");
-        assert_eq!(keyring.header().cluster_name, text(&facts, "clusterName"), "{name}");
+        let keyring = document
+            .open(&key)
+            .unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert_eq!(
+            keyring.header().revision,
+            facts["revision"].as_u64().unwrap(),
+            "{name}"
+        );
+        assert_eq!(
+            keyring.header().cluster_name,
+            text(&facts, "clusterName"),
+            "{name}"
+        );
         let expected = facts["keys"].as_array().unwrap();
         assert_eq!(keyring.header().keys.len(), expected.len(), "{name}");
         for (key, expected) in keyring.header().keys.iter().zip(expected) {
             assert_eq!(key.id.to_string(), text(expected, "id"), "{name}");
             assert_eq!(key.state.as_str(), text(expected, "state"), "{name}");
-            let kek = keyring.kek(&key.id).map(|kek| HEXLOWER.encode(kek.expose()));
+            let kek = keyring
+                .kek(&key.id)
+                .map(|kek| HEXLOWER.encode(kek.expose()));
             assert_eq!(kek.as_deref(), expected["kek"].as_str(), "{name}");
         }
         opens_through_its_slots(&document, &facts).await;
@@ -196,10 +226,19 @@ async fn valid_documents() {
 async fn opens_through_its_slots(document: &Document, facts: &Value) {
     let header = document.header();
     for opener in list(facts, "open") {
-        let Some(root_key) = opener["rootKey"].as_str() else { continue };
-        let slot = header.slots.iter().find(|slot| slot.id.to_string() == text(opener, "slot"));
+        let Some(root_key) = opener["rootKey"].as_str() else {
+            continue;
+        };
+        let slot = header
+            .slots
+            .iter()
+            .find(|slot| slot.id.to_string() == text(opener, "slot"));
         let slot = slot.unwrap();
-        let root = TestRoot { name: slot.name.clone(), kind: slot.kind, key: root_key.to_owned() };
+        let root = TestRoot {
+            name: slot.name.clone(),
+            kind: slot.kind,
+            key: root_key.to_owned(),
+        };
         let key = root::open_slot(&root, slot, &header.cluster_id, &header.keyring_key_id);
         assert_eq!(key.await.unwrap().id().unwrap(), header.keyring_key_id);
     }
@@ -213,7 +252,9 @@ fn invalid_documents() {
     for path in documents("invalid") {
         let name = path.file_stem().unwrap().to_str().unwrap();
         assert!(reasons["files"][name].is_object(), "{name} has no reason");
-        let opened = read(&path).map_err(Error::from).and_then(|document| document.open(&key));
+        let opened = read(&path)
+            .map_err(Error::from)
+            .and_then(|document| document.open(&key));
         if opened.is_ok() {
             opened_all_the_same.push(name.to_owned());
         }
@@ -230,7 +271,12 @@ fn what_we_write_is_what_the_vectors_have() {
         let key = KeyringKey(secret(&facts, "keyringKey"));
         let sealed = Document::seal(&document.open(&key).unwrap(), &key).unwrap();
         let first_line = |document: &Document| {
-            document.as_bytes().split(|byte| *byte == b'\n').next().unwrap().to_vec()
+            document
+                .as_bytes()
+                .split(|byte| *byte == b'\n')
+                .next()
+                .unwrap()
+                .to_vec()
         };
         assert_eq!(first_line(&sealed), first_line(&document));
     }
@@ -262,8 +308,14 @@ impl root::Root for TestRoot {
         binding: &Binding,
         wrapped: &Wrapped,
     ) -> Result<root::Payload, RootError> {
-        let key: [u8; 32] = HEXLOWER.decode(self.key.as_bytes()).unwrap().try_into().unwrap();
-        FileKey::new(&Secret::copy_of(&key).unwrap()).unwrap().unwrap(binding, wrapped)
+        let key: [u8; 32] = HEXLOWER
+            .decode(self.key.as_bytes())
+            .unwrap()
+            .try_into()
+            .unwrap();
+        FileKey::new(&Secret::copy_of(&key).unwrap())
+            .unwrap()
+            .unwrap(binding, wrapped)
     }
 
     async fn check(&self) -> Result<(), RootError> {

@@ -101,7 +101,10 @@ fn double(l: u128) -> u128 {
 }
 
 fn split(nonce: &[u8; NONCE_LEN]) -> ([u8; 12], [u8; 12]) {
-    (std::array::from_fn(|i| nonce[i]), std::array::from_fn(|i| nonce[12 + i]))
+    (
+        std::array::from_fn(|i| nonce[i]),
+        std::array::from_fn(|i| nonce[12 + i]),
+    )
 }
 
 #[cfg(test)]
@@ -122,7 +125,9 @@ mod tests {
             source.read(&mut nonce);
             let mut plaintext = draw(&mut source);
             let aad = draw(&mut source);
-            let tag = Xaes256Gcm::from_bytes(&key).seal(&nonce, &aad, &mut plaintext).unwrap();
+            let tag = Xaes256Gcm::from_bytes(&key)
+                .seal(&nonce, &aad, &mut plaintext)
+                .unwrap();
             results.update(&plaintext);
             results.update(&tag);
         }
@@ -146,7 +151,10 @@ mod tests {
     }
 
     #[test]
-    #[cfg_attr(debug_assertions, ignore = "two seconds with optimisation, minutes without")]
+    #[cfg_attr(
+        debug_assertions,
+        ignore = "two seconds with optimisation, minutes without"
+    )]
     fn a_million_as_c2sp_accumulated_them() {
         let expected = "2163ae1445985a30b60585ee67daa55674df06901b890593e824b8a7c885ab15";
         assert_eq!(accumulated(1_000_000), expected);

@@ -19,7 +19,7 @@ use zeroize::Zeroizing;
 use super::{Binding, Payload, Root, Wrapped};
 use crate::error::{Error, RootError};
 use crate::header::SlotKind;
-use crate::secret::{SECRET_LEN, Secret, random_bytes};
+use crate::secret::{SECRET_LEN, Secret, random_bytes, with_clean_stack};
 use crate::xaes::{NONCE_LEN, TAG_LEN, Xaes256Gcm};
 
 /// The directory in which systemd puts a service's credentials (systemd.exec(5)).
@@ -44,7 +44,10 @@ pub struct KeyFile {
 impl KeyFile {
     /// A root of this name; the file is read when it is needed.
     pub fn new(name: impl Into<String>, config: KeyFileConfig) -> Self {
-        Self { name: name.into(), config }
+        Self {
+            name: name.into(),
+            config,
+        }
     }
 
     /// Makes a key file of 32 random bytes, mode 0400, where none exists.
@@ -104,11 +107,11 @@ impl Root for KeyFile {
 }
 
 /// The key that a file's (or a recovery key's) 32 bytes give.
-pub(crate) struct FileKey(Xaes256Gcm);
+pub(crate) struct FileKey(Secret);
 
 impl FileKey {
     pub(crate) fn new(bytes: &Secret) -> Result<Self, Error> {
-        Ok(Self(Xaes256Gcm::new(&bytes.derive("claviger/v1/root/key-file")?)))
+        bytes.derive("claviger/v1/root/key-file").map(Self)
     }
 
     pub(crate) fn wrap(&self, binding: &Binding, payload: &Payload) -> Result<Wrapped, RootError> {
@@ -118,15 +121,21 @@ impl FileKey {
         let mut wrapped = Zeroizing::new(Vec::with_capacity(NONCE_LEN + 64 + TAG_LEN));
         wrapped.extend_from_slice(&nonce);
         wrapped.extend_from_slice(payload.as_bytes());
-        let tag = self
-            .0
-            .seal(&nonce, binding.as_bytes(), &mut wrapped[NONCE_LEN..])
+        let buffer = &mut wrapped[NONCE_LEN..];
+        let tag = with_clean_stack(|| self.cipher().seal(&nonce, binding.as_bytes(), buffer))
             .map_err(|_| RootError::Unusable("the payload is too long".to_owned()))?;
         wrapped.extend_from_slice(&tag);
-        Ok(Wrapped { payload: std::mem::take(&mut *wrapped), kdf: None })
+        Ok(Wrapped {
+            payload: std::mem::take(&mut *wrapped),
+            kdf: None,
+        })
     }
 
-    pub(crate) fn unwrap(&self, binding: &Binding, wrapped: &Wrapped) -> Result<Payload, RootError> {
+    pub(crate) fn unwrap(
+        &self,
+        binding: &Binding,
+        wrapped: &Wrapped,
+    ) -> Result<Payload, RootError> {
         let not_mine = || {
             RootError::NotMine(
                 "its key does not open the slot: another key file, or a changed slot".to_owned(),
@@ -135,8 +144,19 @@ impl FileKey {
         let (nonce, rest) = wrapped.payload.split_first_chunk().ok_or_else(not_mine)?;
         let (sealed, tag) = rest.split_last_chunk().ok_or_else(not_mine)?;
         let mut payload = Zeroizing::new(sealed.to_vec());
-        self.0.open(nonce, binding.as_bytes(), &mut payload, tag).map_err(|_| not_mine())?;
+        with_clean_stack(|| {
+            self.cipher()
+                .open(nonce, binding.as_bytes(), &mut payload, tag)
+        })
+        .map_err(|_| not_mine())?;
         Payload::from_bytes(payload)
+    }
+}
+
+impl FileKey {
+    /// Made anew for each use, so that its key schedule stays nowhere.
+    fn cipher(&self) -> Xaes256Gcm {
+        Xaes256Gcm::new(&self.0)
     }
 }
 
@@ -161,7 +181,9 @@ fn read_key(path: &Path, credential: bool) -> Result<FileKey, RootError> {
     let mut file = match rustix::fs::open(path, flags, Mode::empty()) {
         Ok(fd) => File::from(fd),
         Err(rustix::io::Errno::LOOP) => {
-            return Err(unusable("it is a symbolic link; name the file itself".to_owned()));
+            return Err(unusable(
+                "it is a symbolic link; name the file itself".to_owned(),
+            ));
         }
         Err(e) => return Err(outage(e.into())),
     };
@@ -169,7 +191,12 @@ fn read_key(path: &Path, credential: bool) -> Result<FileKey, RootError> {
     check_file(&metadata, credential).map_err(unusable)?;
     let secret = Secret::fill_with(|bytes| -> Result<(), Error> {
         file.read_exact(bytes).map_err(|source| {
-            crate::error::StorageError::Io { doing: "reading", path: path.to_owned(), source }.into()
+            crate::error::StorageError::Io {
+                doing: "reading",
+                path: path.to_owned(),
+                source,
+            }
+            .into()
         })
     });
     let secret = secret.map_err(|e| RootError::Outage(e.to_string()))?;
@@ -186,7 +213,9 @@ fn check_file(metadata: &std::fs::Metadata, credential: bool) -> Result<(), Stri
     }
     if metadata.mode() & forbidden != 0 {
         let mode = metadata.mode() & 0o7777;
-        return Err(format!("its mode is {mode:04o}, so others may read it; run chmod 0400 on it"));
+        return Err(format!(
+            "its mode is {mode:04o}, so others may read it; run chmod 0400 on it"
+        ));
     }
     if ![0, ours].contains(&metadata.uid()) {
         return Err(format!(
@@ -198,7 +227,10 @@ fn check_file(metadata: &std::fs::Metadata, credential: bool) -> Result<(), Stri
         return Err("it has other names (hard links); remove them or copy it afresh".to_owned());
     }
     if metadata.len() != SECRET_LEN as u64 {
-        return Err(format!("it has {} bytes; a key file has {SECRET_LEN}", metadata.len()));
+        return Err(format!(
+            "it has {} bytes; a key file has {SECRET_LEN}",
+            metadata.len()
+        ));
     }
     Ok(())
 }
@@ -246,7 +278,8 @@ mod tests {
     fn unsafe_files_are_refused_with_what_helps() {
         let dir = tempfile::tempdir().unwrap();
         let path = key_file(dir.path());
-        let chmod = |mode| std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
+        let chmod =
+            |mode| std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
         for mode in [0o440, 0o404, 0o644, 0o420] {
             chmod(mode);
             assert!(refusal(&path).contains("chmod 0400"), "{mode:o}");
@@ -272,7 +305,10 @@ mod tests {
         assert_eq!(there, Path::new("/run/credentials/x/root-key"));
         assert!(credential_path("root-key", None).is_err());
         for name in ["", "../etc/passwd", ".", "a/b"] {
-            assert!(credential_path(name, Some("/run".into())).is_err(), "{name:?}");
+            assert!(
+                credential_path(name, Some("/run".into())).is_err(),
+                "{name:?}"
+            );
         }
     }
 

@@ -89,7 +89,11 @@ impl RecoveryKey {
             return Err(malformed());
         }
         let encoding = CROCKFORD.as_ref().ok_or(malformed())?;
-        let bytes = Zeroizing::new(encoding.decode(symbols.as_bytes()).map_err(|_| malformed())?);
+        let bytes = Zeroizing::new(
+            encoding
+                .decode(symbols.as_bytes())
+                .map_err(|_| malformed())?,
+        );
         let (key, sum) = bytes.split_first_chunk::<SECRET_LEN>().ok_or(malformed())?;
         if !bool::from(checksum(key).ct_eq(sum)) {
             return Err(Error::RecoveryKey(RecoveryKeyError::Checksum));
@@ -118,17 +122,25 @@ impl Recovery {
 
     /// A root with a key at hand.
     pub fn with_key(key: RecoveryKey) -> Self {
-        Self { name: Self::SLOT_NAME.to_owned(), source: Source::Key(key) }
+        Self {
+            name: Self::SLOT_NAME.to_owned(),
+            source: Source::Key(key),
+        }
     }
 
     /// A root with a copy of a key that is kept for showing.
     pub fn of(key: &RecoveryKey) -> Result<Self, Error> {
-        Ok(Self::with_key(RecoveryKey(Secret::copy_of(key.0.expose())?)))
+        Ok(Self::with_key(RecoveryKey(Secret::copy_of(
+            key.0.expose(),
+        )?)))
     }
 
     /// A root whose key is in a file; the file is read when it is needed.
     pub fn with_file(name: impl Into<String>, path: impl Into<PathBuf>) -> Self {
-        Self { name: name.into(), source: Source::File(path.into()) }
+        Self {
+            name: name.into(),
+            source: Source::File(path.into()),
+        }
     }
 
     fn key(&self) -> Result<FileKey, RootError> {
@@ -139,9 +151,8 @@ impl Recovery {
                 let text = durable::read(path, MAX_FILE_LEN);
                 let text = Zeroizing::new(text.map_err(|e| RootError::Unusable(e.to_string()))?);
                 let text = std::str::from_utf8(&text).map_err(|_| unusable(malformed()))?;
-                let key = RecoveryKey::from_text(text).map_err(|e| {
-                    RootError::Unusable(format!("{}: {e}", path.display()))
-                })?;
+                let key = RecoveryKey::from_text(text)
+                    .map_err(|e| RootError::Unusable(format!("{}: {e}", path.display())))?;
                 FileKey::new(&key.0).map_err(unusable)
             }
         }

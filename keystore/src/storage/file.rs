@@ -59,7 +59,11 @@ struct Stamp {
 impl FileStorage {
     /// The keyring at `path`.
     pub fn new(path: impl Into<PathBuf>, durability: Durability) -> Self {
-        Self { path: path.into(), durability, seen: Arc::default() }
+        Self {
+            path: path.into(),
+            durability,
+            seen: Arc::default(),
+        }
     }
 
     /// The keyring file's path.
@@ -96,7 +100,9 @@ impl FileStorage {
             return Err(StorageError::Conflict);
         }
         let replacement = Replacement::write(&self.path, new.as_bytes(), PRIVATE)?;
-        let Some(old) = old else { return replacement.place_where_nothing_is() };
+        let Some(old) = old else {
+            return replacement.place_where_nothing_is();
+        };
         let revision = new.header().revision.saturating_sub(1);
         durable::replace(&durable::beside(&self.path, &revision.to_string()), &old)?;
         replacement.place()?;
@@ -122,9 +128,9 @@ impl FileStorage {
     ) -> Result<T, StorageError> {
         let storage = self.clone();
         // A disk that hangs must not stop requests, and a commit is never cancelled half-way.
-        tokio::task::spawn_blocking(move || work(&storage)).await.unwrap_or_else(|e| {
-            Err(io_error("working on", &self.path)(std::io::Error::other(e)))
-        })
+        tokio::task::spawn_blocking(move || work(&storage))
+            .await
+            .unwrap_or_else(|e| Err(io_error("working on", &self.path)(std::io::Error::other(e))))
     }
 }
 
@@ -144,7 +150,8 @@ impl Storage for FileStorage {
         expected: Option<DocumentHash>,
     ) -> Result<(), StorageError> {
         let new = new.clone();
-        self.blocking(move |storage| storage.commit_now(&new, expected)).await
+        self.blocking(move |storage| storage.commit_now(&new, expected))
+            .await
     }
 
     async fn changed(&self) {
@@ -173,13 +180,20 @@ impl Stamp {
 
 /// The revisions of the copies that lie beside a keyring.
 pub fn kept_copies(keyring: &Path) -> Vec<u64> {
-    let Ok(entries) = std::fs::read_dir(folder_of(keyring)) else { return Vec::new() };
-    let prefix = keyring.file_name().map(|name| format!("{}.", name.to_string_lossy()));
+    let Ok(entries) = std::fs::read_dir(folder_of(keyring)) else {
+        return Vec::new();
+    };
+    let prefix = keyring
+        .file_name()
+        .map(|name| format!("{}.", name.to_string_lossy()));
     entries
         .flatten()
         .filter_map(|entry| {
             let name = entry.file_name();
-            name.to_str()?.strip_prefix(prefix.as_deref()?)?.parse().ok()
+            name.to_str()?
+                .strip_prefix(prefix.as_deref()?)?
+                .parse()
+                .ok()
         })
         .collect()
 }
@@ -187,7 +201,8 @@ pub fn kept_copies(keyring: &Path) -> Vec<u64> {
 /// Taken for as long as the value lives. The file stays: removing it would let two in.
 fn lock(path: &Path) -> Result<File, StorageError> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let fd = rustix::fs::open(path, flags, PRIVATE).map_err(|e| io_error("opening", path)(e.into()))?;
+    let fd =
+        rustix::fs::open(path, flags, PRIVATE).map_err(|e| io_error("opening", path)(e.into()))?;
     match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(fd.into()),
         Err(rustix::io::Errno::WOULDBLOCK) => Err(StorageError::Conflict),
@@ -197,13 +212,22 @@ fn lock(path: &Path) -> Result<File, StorageError> {
 
 /// Refuses a keyring that others may change. It is sealed, so a group may read it (for backups).
 fn check_file(path: &Path) -> Result<(), StorageError> {
-    let Ok(metadata) = std::fs::symlink_metadata(path) else { return Ok(()) };
+    let Ok(metadata) = std::fs::symlink_metadata(path) else {
+        return Ok(());
+    };
     let folder = std::fs::metadata(folder_of(path)).map_err(io_error("looking at", path))?;
-    let not_safe = |cause: String| Err(StorageError::Unsafe { path: path.to_owned(), cause });
+    let not_safe = |cause: String| {
+        Err(StorageError::Unsafe {
+            path: path.to_owned(),
+            cause,
+        })
+    };
     let owners = [0, rustix::process::geteuid().as_raw(), folder.uid()];
     if metadata.is_file() && metadata.mode() & 0o027 != 0 {
         let mode = metadata.mode() & 0o7777;
-        return not_safe(format!("its mode is {mode:04o}; run chmod 0600 (or 0640) on it"));
+        return not_safe(format!(
+            "its mode is {mode:04o}; run chmod 0600 (or 0640) on it"
+        ));
     }
     if !owners.contains(&metadata.uid()) {
         return not_safe(format!(
@@ -216,7 +240,9 @@ fn check_file(path: &Path) -> Result<(), StorageError> {
 
 /// File systems whose rename, lock and fsync cannot be trusted, or that forget.
 pub fn check_file_system(folder: &Path, durability: Durability) -> Result<(), StorageError> {
-    let kind = rustix::fs::statfs(folder).map_err(|e| io_error("looking at", folder)(e.into()))?.f_type;
+    let kind = rustix::fs::statfs(folder)
+        .map_err(|e| io_error("looking at", folder)(e.into()))?
+        .f_type;
     // The numbers of statfs(2); the field's type differs between targets.
     #[expect(clippy::cast_possible_truncation, reason = "the numbers have 32 bits")]
     #[expect(clippy::cast_sign_loss, reason = "the numbers have 32 bits")]

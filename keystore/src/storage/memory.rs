@@ -27,7 +27,9 @@ impl MemoryStorage {
 
     /// A mutex that a panicking test poisoned still holds whole bytes.
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<Vec<u8>>> {
-        self.bytes.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.bytes
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
@@ -38,7 +40,9 @@ impl Storage for MemoryStorage {
     }
 
     async fn load(&self) -> Result<Vec<u8>, StorageError> {
-        self.lock().clone().ok_or_else(|| StorageError::Missing(self.place()))
+        self.lock()
+            .clone()
+            .ok_or_else(|| StorageError::Missing(self.place()))
     }
 
     async fn commit(
@@ -47,7 +51,9 @@ impl Storage for MemoryStorage {
         expected: Option<DocumentHash>,
     ) -> Result<(), StorageError> {
         let mut bytes = self.lock();
-        let found = bytes.as_ref().map(|bytes| Hex(Sha256::digest(bytes).into()));
+        let found = bytes
+            .as_ref()
+            .map(|bytes| Hex(Sha256::digest(bytes).into()));
         if found != expected {
             return Err(StorageError::Conflict);
         }
