@@ -387,8 +387,9 @@ fn latency(calls: &Calls<'_>, report: &mut Report) {
             continue;
         };
         let verdict = if median < goal { "within" } else { "over" };
+        let (median, goal) = (median.as_secs_f64() * 1e3, goal.as_millis());
         report.note(format!(
-            "{method} takes {median:.1?} (median), {verdict} the goal of {goal:?}"
+            "{method} takes {median:.1} ms (median), {verdict} the goal of {goal} ms"
         ));
     }
 }

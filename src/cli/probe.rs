@@ -1,5 +1,6 @@
 //! `claviger probe`: what kube-apiserver would make of a plugin.
 
+use std::convert::Infallible;
 use std::io::{self, ErrorKind, Write};
 use std::time::Duration;
 
@@ -13,23 +14,25 @@ use crate::client::{Client, Endpoint};
 use crate::probe::watch::{Apiserver, View};
 use crate::probe::{Seeds, look, probe};
 
-/// Drives any KMS v2 plugin exactly as kube-apiserver would.
-///
-/// Each line says what the apiserver would do: refuse the plugin, coast for up to three minutes and
-/// then stop writes, or not notice. The plugin is sent random seeds and damaged input; nothing in
-/// the cluster is touched. Exit code 0 if all is well, 3 if a line is not ok, 5 if nobody listens.
+const ABOUT: &str = "\
+Each line says what the apiserver would do: refuse the plugin, coast for up to three minutes and \
+then stop writes, or not notice. The plugin is sent random seeds and damaged input; nothing in the \
+cluster is touched. Exit code 0 if all is well, 3 if a line is not ok, 5 if nobody listens.";
+
+/// The command line of `probe`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = ABOUT)]
 pub struct ProbeArgs {
-    /// The plugin's socket: a path, `@name`, or the `unix://` URL of an EncryptionConfiguration.
+    /// The plugin's socket: a path, @name, or the unix:// URL of an EncryptionConfiguration
     #[arg(value_name = "SOCKET")]
     pub socket: Endpoint,
-    /// Go on asking as a running apiserver does; say when something changes; until Ctrl-C.
+    /// Go on asking as a running apiserver does, and say what changes, until Ctrl-C
     #[arg(long)]
     pub repeat: bool,
-    /// How long to wait for each answer; `timeout` of the EncryptionConfiguration.
+    /// How long to wait for each answer; the timeout of the EncryptionConfiguration
     #[arg(long, value_name = "DURATION", default_value = "3s", value_parser = duration)]
     pub timeout: Duration,
-    /// The only version that Status may answer: v2beta1 for Kubernetes 1.27 and 1.28.
+    /// The only version that Status may answer: v2beta1 for Kubernetes 1.27 and 1.28
     #[arg(long, value_name = "VERSION", value_parser = ["v2", "v2beta1"])]
     pub status_version: Option<String>,
 }
@@ -54,14 +57,13 @@ pub async fn run(args: &ProbeArgs, output: &Output) -> Result<Exit, Failure> {
     let version = args.status_version.as_deref();
     let report = probe(socket, &client, &seeds()?, version).await;
     output.print(&report)?;
-    let well = if args.repeat {
+    let mut well = report.well;
+    if args.repeat {
         tokio::select! {
-            ended = repeat(&client, output) => return ended.map(|never| match never {}),
-            interrupted = tokio::signal::ctrl_c() => report.well && interrupted.is_ok(),
+            Err(failure) = repeat(&client, output, &mut well) => return Err(failure),
+            _ = tokio::signal::ctrl_c() => {}
         }
-    } else {
-        report.well
-    };
+    }
     Ok(if well { Exit::Done } else { Exit::No })
 }
 
@@ -93,11 +95,13 @@ fn seeds() -> Result<Seeds, Failure> {
     })
 }
 
-/// Asks as a running apiserver does and prints what changes, for ever.
-async fn repeat(client: &Client, output: &Output) -> Result<std::convert::Infallible, Failure> {
+/// Asks as a running apiserver does and prints what changes, for ever. `well` becomes false when the
+/// apiserver would not be ready.
+async fn repeat(client: &Client, output: &Output, well: &mut bool) -> Result<Infallible, Failure> {
     let (started, mut apiserver, mut last) = (Instant::now(), Apiserver::default(), None);
     loop {
         let view = look(client, &seeds()?, &mut apiserver, started.elapsed()).await;
+        *well &= view.ready;
         if last.as_ref() != Some(&view) {
             output.print(&Change {
                 at: Timestamp::now(),

@@ -245,22 +245,20 @@ impl Report {
             writeln!(out, "{}", wrap(&format!("note: {note}"), 6))?;
         }
         let all = self.lines.len();
-        match self
+        let wrong = self
             .lines
             .iter()
             .filter(|line| line.verdict != Verdict::Ok)
-            .count()
-        {
-            0 => writeln!(
-                out,
-                "{}",
-                paint.as_verdict(Verdict::Ok, &format!("{all} checks, all ok"))
+            .count();
+        let (worst, sum) = match wrong {
+            0 => (Verdict::Ok, format!("{all} checks, all ok")),
+            1 => (Verdict::Refuse, format!("1 of {all} checks is not ok")),
+            _ => (
+                Verdict::Refuse,
+                format!("{wrong} of {all} checks are not ok"),
             ),
-            wrong => {
-                let sum = format!("{wrong} of {all} checks are not ok");
-                writeln!(out, "{}", paint.as_verdict(Verdict::Refuse, &sum))
-            }
-        }
+        };
+        writeln!(out, "{}", paint.as_verdict(worst, &sum))
     }
 }
 

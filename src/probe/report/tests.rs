@@ -57,7 +57,7 @@ Decrypt gives the seed back          would not notice
            with it
 note: n n n n n n n n n n n n n n n n n n n n n n n n n n n n n n n n n n n n n
       n n n n n n n n n n n n n
-1 of 2 checks are not ok
+1 of 2 checks is not ok
 "
     );
     assert!(!report.well);
