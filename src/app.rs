@@ -19,12 +19,14 @@ pub fn storage(config: &Config, durability: Durability) -> FileStorage {
 /// One root of the configuration.
 pub fn root(config: &RootConfig) -> Box<dyn Root> {
     match &config.kind {
-        RootKindConfig::KeyFile { path } => {
-            Box::new(KeyFile::new(&config.name, KeyFileConfig::Path(path.clone())))
-        }
-        RootKindConfig::Credential { name } => {
-            Box::new(KeyFile::new(&config.name, KeyFileConfig::Credential(name.clone())))
-        }
+        RootKindConfig::KeyFile { path } => Box::new(KeyFile::new(
+            &config.name,
+            KeyFileConfig::Path(path.clone()),
+        )),
+        RootKindConfig::Credential { name } => Box::new(KeyFile::new(
+            &config.name,
+            KeyFileConfig::Credential(name.clone()),
+        )),
         RootKindConfig::Recovery { file } => Box::new(Recovery::with_file(&config.name, file)),
     }
 }

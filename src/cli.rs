@@ -120,9 +120,16 @@ fn read_config(path: &Path) -> Result<Config, Failure> {
 
 /// Runs a command that waits for others.
 fn wait(command: impl Future<Output = Result<Exit, Failure>>) -> Result<Exit, Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
     let runtime = runtime.map_err(|e| {
-        Failure::new(Exit::Fault, "starting", e, "look at the limits of this user's processes")
+        Failure::new(
+            Exit::Fault,
+            "starting",
+            e,
+            "look at the limits of this user's processes",
+        )
     })?;
     runtime.block_on(command)
 }
@@ -133,9 +140,10 @@ fn man(out: Option<&Path>) -> Result<Exit, Failure> {
         Some(dir) => clap_mangen::generate_to(command, dir),
         None => clap_mangen::Man::new(command).render(&mut io::stdout()),
     };
-    written.and_then(|()| io::stdout().flush()).map(|()| Exit::Done).map_err(|e| {
-        Failure::new(Exit::Fault, "writing the manual", e, "check where it goes")
-    })
+    written
+        .and_then(|()| io::stdout().flush())
+        .map(|()| Exit::Done)
+        .map_err(|e| Failure::new(Exit::Fault, "writing the manual", e, "check where it goes"))
 }
 
 #[cfg(test)]

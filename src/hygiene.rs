@@ -14,7 +14,13 @@ const LOCKED_BYTES: u64 = 256 * 1024;
 /// key is read.
 pub fn apply() -> std::io::Result<()> {
     umask(Mode::RWXG | Mode::RWXO);
-    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
+    setrlimit(
+        Resource::Core,
+        Rlimit {
+            current: Some(0),
+            maximum: Some(0),
+        },
+    )?;
     // A core that goes to a pipe ignores the limit; a process that is not dumpable has none.
     set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     Ok(())
@@ -23,6 +29,8 @@ pub fn apply() -> std::io::Result<()> {
 /// Whether key pages can be locked into memory. Where they cannot, keys still work, but may be
 /// written to swap.
 pub fn memory_can_be_locked() -> bool {
-    getrlimit(Resource::Memlock).current.is_none_or(|limit| limit >= LOCKED_BYTES)
+    getrlimit(Resource::Memlock)
+        .current
+        .is_none_or(|limit| limit >= LOCKED_BYTES)
         || rustix::process::geteuid().is_root()
 }

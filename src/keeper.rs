@@ -60,7 +60,11 @@ impl Keeper {
                 loop {
                     // The storage says when to look again; after a failure nobody waits for it.
                     let look_again = async {
-                        if opened { keystore.changed().await } else { sleep(RETRY).await }
+                        if opened {
+                            keystore.changed().await
+                        } else {
+                            sleep(RETRY).await
+                        }
                     };
                     tokio::select! {
                         () = look_again => opened = self.sync().await,
@@ -105,22 +109,30 @@ impl Keeper {
                 true => "the keyring that was open stays in use",
                 false => "every request is refused",
             };
-            tracing::error!(error = text, meanwhile, "the keyring cannot be opened; it is tried again every second");
+            tracing::error!(
+                error = text,
+                meanwhile,
+                "the keyring cannot be opened; it is tried again every second"
+            );
             self.said = Some(text);
         }
     }
 
     /// Tells metrics and log what the keyring holds now: one line for each key that changed.
     async fn tell_keys(&mut self) {
-        let Some(keyring) = self.keystore.keyring().await else { return };
+        let Some(keyring) = self.keystore.keyring().await else {
+            return;
+        };
         let header = keyring.header();
         if let View::Open(snapshot) = &**self.keystore.view() {
             self.metrics.keyring_open(snapshot, &header.keys);
             if let Err(refusal) = snapshot.primary() {
-                tracing::error!(?refusal, "Status and Encrypt are refused; Decrypt is served");
+                tracing::error!(
+                    ?refusal,
+                    "Status and Encrypt are refused; Decrypt is served"
+                );
             }
         }
-        self.metrics.recovery_tested(self.notes.read().recovery_tested);
         tracing::info!(
             cluster = %header.cluster_id,
             revision = header.revision,
@@ -145,8 +157,13 @@ impl Keeper {
     async fn check_roots(&mut self) {
         let now = Timestamp::now();
         let reports = self.keystore.check_roots().await;
-        let facts: Vec<_> = reports.iter().map(|report| self.root_facts(report, now)).collect();
+        let facts: Vec<_> = reports
+            .iter()
+            .map(|report| self.root_facts(report, now))
+            .collect();
         self.metrics.roots(&facts);
+        self.metrics
+            .recovery_tested(self.notes.read().recovery_tested);
     }
 
     fn root_facts(&mut self, report: &RootReport, now: Timestamp) -> RootFacts {
@@ -161,14 +178,24 @@ impl Keeper {
                 root_state(e)
             }
         };
-        RootFacts { name: report.name.clone(), state, last_success: *last_success }
+        RootFacts {
+            name: report.name.clone(),
+            state,
+            last_success: *last_success,
+        }
     }
 }
 
 fn root_state(error: &Error) -> RootState {
     match error {
-        Error::Root { source: RootError::Denied(_), .. } => RootState::Denied,
-        Error::Root { source: RootError::KeyState(_), .. } => RootState::KeyState,
+        Error::Root {
+            source: RootError::Denied(_),
+            ..
+        } => RootState::Denied,
+        Error::Root {
+            source: RootError::KeyState(_),
+            ..
+        } => RootState::KeyState,
         _ => RootState::Outage,
     }
 }

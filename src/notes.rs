@@ -86,7 +86,11 @@ mod tests {
         file.slot_opened(Hex([1; 8]), false, at(3)).unwrap();
         let notes = file.read();
         assert_eq!(notes.recovery_tested, Some(at(2)));
-        let tested: Vec<_> = notes.slots_tested.iter().map(|slot| (slot.id, slot.at)).collect();
+        let tested: Vec<_> = notes
+            .slots_tested
+            .iter()
+            .map(|slot| (slot.id, slot.at))
+            .collect();
         assert_eq!(tested, [(Hex([2; 8]), at(2)), (Hex([1; 8]), at(3))]);
     }
 }

@@ -50,7 +50,12 @@ impl Failure {
         cause: impl fmt::Display,
         next: impl Into<String>,
     ) -> Self {
-        Self { exit, doing: doing.into(), cause: cause.to_string(), next: next.into() }
+        Self {
+            exit,
+            doing: doing.into(),
+            cause: cause.to_string(),
+            next: next.into(),
+        }
     }
 }
 

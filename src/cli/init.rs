@@ -21,7 +21,7 @@ use crate::config::{Config, RootKindConfig};
 
 /// What `init` makes.
 #[derive(Debug, clap::Args)]
-pub struct InitArgs {
+pub(super) struct InitArgs {
     /// A name for people; it is not the cluster's identity
     #[arg(long, default_value = "")]
     name: String,
@@ -36,7 +36,11 @@ pub struct InitArgs {
 impl InitArgs {
     /// A try-out keeps its recovery key in a file.
     pub(super) fn for_dev(recovery_out: PathBuf) -> Self {
-        Self { name: "dev".to_owned(), recovery_out: Some(recovery_out), no_recovery: false }
+        Self {
+            name: "dev".to_owned(),
+            recovery_out: Some(recovery_out),
+            no_recovery: false,
+        }
     }
 }
 
@@ -55,7 +59,11 @@ struct Initialized {
 }
 
 /// Runs `init`.
-pub async fn run(config: &Config, args: &InitArgs, output: &Output) -> Result<Exit, Failure> {
+pub(super) async fn run(
+    config: &Config,
+    args: &InitArgs,
+    output: &Output,
+) -> Result<Exit, Failure> {
     let show = !args.no_recovery && args.recovery_out.is_none();
     if show && !io::stdout().is_terminal() {
         return Err(Failure::new(
@@ -105,7 +113,11 @@ pub(super) async fn make(
         // Before the keyring: a slot whose key was never kept is worse than a key without a slot.
         key.write_to(path).map_err(failed)?;
     }
-    let recovery_root = recovery.as_ref().map(Recovery::of).transpose().map_err(failed)?;
+    let recovery_root = recovery
+        .as_ref()
+        .map(Recovery::of)
+        .transpose()
+        .map_err(failed)?;
     let root = app::root(first_root(config)?);
     let mut roots: Vec<&dyn Root> = vec![&*root];
     roots.extend(recovery_root.as_ref().map(|root| root as &dyn Root));
@@ -117,24 +129,43 @@ pub(super) async fn make(
         }
         failed(e)
     })?;
-    Ok(Made { document, recovery, root_key })
+    Ok(Made {
+        document,
+        recovery,
+        root_key,
+    })
 }
 
 fn first_root(config: &Config) -> Result<&crate::config::RootConfig, Failure> {
     config.roots.first().ok_or_else(|| {
-        Failure::new(Exit::Usage, "making a keyring", "no root is configured", "add one to roots")
+        Failure::new(
+            Exit::Usage,
+            "making a keyring",
+            "no root is configured",
+            "add one to roots",
+        )
     })
 }
 
 /// A key-file root that does not exist yet is made.
 fn make_root_key(config: &Config) -> Result<Option<PathBuf>, Failure> {
-    let RootKindConfig::KeyFile { path } = &first_root(config)?.kind else { return Ok(None) };
+    let RootKindConfig::KeyFile { path } = &first_root(config)?.kind else {
+        return Ok(None);
+    };
     if std::fs::symlink_metadata(path).is_ok() {
         return Ok(None);
     }
     KeyFile::create(path).map_err(|e| {
-        let next = format!("make its folder: install -d -m 0700 {}", parent(path).display());
-        Failure::new(Exit::Fault, format!("making the root key {}", path.display()), e, next)
+        let next = format!(
+            "make its folder: install -d -m 0700 {}",
+            parent(path).display()
+        );
+        Failure::new(
+            Exit::Fault,
+            format!("making the root key {}", path.display()),
+            e,
+            next,
+        )
     })?;
     Ok(Some(path.clone()))
 }
@@ -154,9 +185,15 @@ fn failure(place: &str, error: &Error) -> Failure {
             if source.kind() == io::ErrorKind::NotFound =>
         {
             let folder = parent(Path::new(place)).display().to_string();
-            (Exit::Fault, format!("make its folder: install -d -m 0700 {folder}"))
+            (
+                Exit::Fault,
+                format!("make its folder: install -d -m 0700 {folder}"),
+            )
         }
-        _ => (Exit::Fault, "mend that and run claviger init again; nothing was made".to_owned()),
+        _ => (
+            Exit::Fault,
+            "mend that and run claviger init again; nothing was made".to_owned(),
+        ),
     };
     Failure::new(exit, doing, error, next)
 }
@@ -168,7 +205,11 @@ fn answer(config: &Config, args: &InitArgs, made: &Made, shown: bool) -> Initial
         cluster_name: header.cluster_name.clone(),
         keyring: app::storage(config, Durability::Disk).place(),
         primary: header.keys.iter().map(|key| key.id.to_string()).collect(),
-        slots: header.slots.iter().map(|slot| format!("{} ({})", slot.name, slot.kind)).collect(),
+        slots: header
+            .slots
+            .iter()
+            .map(|slot| format!("{} ({})", slot.name, slot.kind))
+            .collect(),
         made_root_key: made.root_key.clone(),
         recovery_file: args.recovery_out.clone(),
         recovery_shown: shown,
@@ -181,7 +222,12 @@ impl Answer for Initialized {
     fn text(&self, out: &mut dyn Write, style: Style) -> io::Result<()> {
         writeln!(out, "{} {}", style.good("made"), self.keyring)?;
         if let Some(path) = &self.made_root_key {
-            writeln!(out, "{} {} (keep it off etcd's backups)", style.good("made"), path.display())?;
+            writeln!(
+                out,
+                "{} {} (keep it off etcd's backups)",
+                style.good("made"),
+                path.display()
+            )?;
         }
         writeln!(out, "cluster  {} {}", self.cluster_id, self.cluster_name)?;
         writeln!(out, "primary  {}", self.primary)?;
@@ -193,7 +239,11 @@ impl Answer for Initialized {
                 path.display()
             )?,
             None if self.recovery_shown => {}
-            None => writeln!(out, "{}", style.warn("recovery none: if the root is lost, so is the keyring"))?,
+            None => writeln!(
+                out,
+                "{}",
+                style.warn("recovery none: if the root is lost, so is the keyring")
+            )?,
         }
         writeln!(out, "next     claviger serve")
     }

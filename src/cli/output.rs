@@ -65,7 +65,11 @@ impl Style {
     }
 
     fn paint(self, code: &str, text: &str) -> String {
-        if self.color { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_owned() }
+        if self.color {
+            format!("\u{1b}[{code}m{text}\u{1b}[0m")
+        } else {
+            text.to_owned()
+        }
     }
 }
 
@@ -90,16 +94,21 @@ impl Output {
             Format::Json => print_json(&mut out, answer),
         };
         written.and_then(|()| out.flush()).map_err(|e| {
-            Failure::new(Exit::Fault, "writing the answer to stdout", e, "check where it goes")
+            Failure::new(
+                Exit::Fault,
+                "writing the answer to stdout",
+                e,
+                "check where it goes",
+            )
         })
     }
 
     /// Prints text that is to be pasted elsewhere, whatever the form of answers.
     pub fn line(&self, text: &str) -> Result<(), Failure> {
         let mut out = io::stdout().lock();
-        writeln!(out, "{text}").and_then(|()| out.flush()).map_err(|e| {
-            Failure::new(Exit::Fault, "writing to stdout", e, "check where it goes")
-        })
+        writeln!(out, "{text}")
+            .and_then(|()| out.flush())
+            .map_err(|e| Failure::new(Exit::Fault, "writing to stdout", e, "check where it goes"))
     }
 
     /// Clears the terminal for the next screen of a `--watch`; elsewhere nothing is cleared.
@@ -120,9 +129,7 @@ impl Output {
         let color = match self.color {
             Color::Always => true,
             Color::Never => false,
-            Color::Auto => {
-                io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none()
-            }
+            Color::Auto => io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
         };
         Style { color }
     }
@@ -142,7 +149,11 @@ fn print_json<A: Answer>(out: &mut dyn Write, answer: &A) -> io::Result<()> {
         #[serde(flatten)]
         answer: &'a A,
     }
-    let versioned = Versioned { api_version: "claviger.io/v1alpha1", kind: A::KIND, answer };
+    let versioned = Versioned {
+        api_version: "claviger.io/v1alpha1",
+        kind: A::KIND,
+        answer,
+    };
     serde_json::to_writer_pretty(&mut *out, &versioned)?;
     writeln!(out)
 }

@@ -1,5 +1,7 @@
 //! `claviger probe`: what kube-apiserver would make of a plugin.
 
+mod screen;
+
 use std::convert::Infallible;
 use std::io::{self, ErrorKind, Write};
 use std::time::Duration;

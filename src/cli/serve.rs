@@ -34,7 +34,7 @@ use crate::telemetry::{self, Logs};
 
 /// How to serve.
 #[derive(Debug, clap::Args)]
-pub struct ServeArgs {
+pub(super) struct ServeArgs {
     /// Make all that is needed for a try-out, and say what to paste
     #[arg(long)]
     dev: bool,
@@ -46,14 +46,20 @@ pub struct ServeArgs {
 impl ServeArgs {
     /// The folder of a try-out, if this is one.
     pub(super) fn dev_dir(&self) -> Option<Result<PathBuf, Failure>> {
-        self.dev.then(|| self.dir.clone().map_or_else(dev::default_dir, dev::absolute))
+        self.dev.then(|| {
+            self.dir
+                .clone()
+                .map_or_else(dev::default_dir, dev::absolute)
+        })
     }
 }
 
 /// Serves with the node's configuration until a signal says otherwise.
 pub(super) fn run(config: &Config) -> Result<Exit, Failure> {
     let prepared = Prepared::new(config)?;
-    prepared.runtime.block_on(serve(config, &prepared, Durability::Disk, async |_| Ok(())))
+    prepared
+        .runtime
+        .block_on(serve(config, &prepared, Durability::Disk, async |_| Ok(())))
 }
 
 /// Makes a try-out and serves it.
@@ -79,7 +85,12 @@ struct Prepared {
 impl Prepared {
     fn new(config: &Config) -> Result<Self, Failure> {
         let failed = |e: &dyn std::fmt::Display| {
-            Failure::new(Exit::Fault, "starting the plugin", e, "mend that and start it again")
+            Failure::new(
+                Exit::Fault,
+                "starting the plugin",
+                e,
+                "mend that and start it again",
+            )
         };
         hygiene::apply().map_err(|e| failed(&e))?;
         secret::check_random().map_err(|e| failed(&e))?;
@@ -93,7 +104,11 @@ impl Prepared {
             .enable_all()
             .build()
             .map_err(|e| failed(&e))?;
-        Ok(Self { runtime, socket: std::cell::Cell::new(Some(socket)), logs })
+        Ok(Self {
+            runtime,
+            socket: std::cell::Cell::new(Some(socket)),
+            logs,
+        })
     }
 }
 
@@ -106,9 +121,14 @@ async fn serve(
     let failed = |doing: &str, e: &dyn std::fmt::Display| {
         Failure::new(Exit::Fault, doing, e, "mend that and start it again")
     };
-    let socket = prepared.socket.take().ok_or_else(|| failed("serving", &"no socket"))?;
+    let socket = prepared
+        .socket
+        .take()
+        .ok_or_else(|| failed("serving", &"no socket"))?;
     if !hygiene::memory_can_be_locked() {
-        tracing::warn!("RLIMIT_MEMLOCK is too low to lock key pages; set LimitMEMLOCK=64M, or swap off");
+        tracing::warn!(
+            "RLIMIT_MEMLOCK is too low to lock key pages; set LimitMEMLOCK=64M, or swap off"
+        );
     }
     let dropped = prepared.logs.dropped();
     let metrics = Metrics::new(Timestamp::now(), move || dropped.count());
@@ -125,7 +145,12 @@ async fn serve(
     tasks.spawn(keeper.run(shutdown.child_token()));
     tasks.spawn(watchdog(shutdown.child_token()));
 
-    let kms = Kms::new(keystore, config.server.status_version, metrics.clone(), clock());
+    let kms = Kms::new(
+        keystore,
+        config.server.status_version,
+        metrics.clone(),
+        clock(),
+    );
     let deps = Deps {
         service: kms.into_service(),
         allowed_uids: config.server.allow_uids.clone(),
@@ -144,7 +169,9 @@ async fn serve(
     // A commit that is under way ends; nothing else takes as long.
     let _ = tokio::time::timeout(Duration::from_millis(400), tasks.wait()).await;
     metrics_server.join();
-    served.map(|()| Exit::Done).map_err(|e| failed("serving", &e))
+    served
+        .map(|()| Exit::Done)
+        .map_err(|e| failed("serving", &e))
 }
 
 fn socket_text(config: &Config) -> String {
@@ -164,7 +191,10 @@ fn readiness(keystore: Arc<Keystore>) -> impl Fn() -> Result<(), String> + Send 
 }
 
 fn clock() -> Clock {
-    Clock { boottime, wall: Timestamp::now }
+    Clock {
+        boottime,
+        wall: Timestamp::now,
+    }
 }
 
 /// CLOCK_BOOTTIME goes on while the host sleeps, and nobody can set it.
@@ -176,7 +206,9 @@ fn boottime() -> Duration {
 
 /// Tells systemd that the runtime that serves requests still turns.
 async fn watchdog(shutdown: CancellationToken) {
-    let Some(limit) = sd_notify::watchdog_enabled() else { return };
+    let Some(limit) = sd_notify::watchdog_enabled() else {
+        return;
+    };
     let mut beats = tokio::time::interval(limit / 2);
     let beat = async {
         loop {
@@ -208,7 +240,10 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
-            user: [signal(SignalKind::user_defined1())?, signal(SignalKind::user_defined2())?],
+            user: [
+                signal(SignalKind::user_defined1())?,
+                signal(SignalKind::user_defined2())?,
+            ],
         })
     }
 

@@ -23,7 +23,7 @@ use crate::notes::Notes;
 
 /// What to do with slots.
 #[derive(Debug, clap::Subcommand)]
-pub enum SlotCommand {
+pub(super) enum SlotCommand {
     /// The keyring's slots, and which configured root opens each
     List,
     /// Prove that a slot opens, and note when
@@ -32,7 +32,7 @@ pub enum SlotCommand {
 
 /// Which slot, and where its key is.
 #[derive(Debug, clap::Args)]
-pub struct TestArgs {
+pub(super) struct TestArgs {
     /// The slot's name, or the first digits of its id
     slot: String,
     /// For a recovery slot: the file with the recovery key, instead of typing it
@@ -41,7 +41,11 @@ pub struct TestArgs {
 }
 
 /// Runs `slot`.
-pub async fn run(config: &Config, command: &SlotCommand, output: &Output) -> Result<Exit, Failure> {
+pub(super) async fn run(
+    config: &Config,
+    command: &SlotCommand,
+    output: &Output,
+) -> Result<Exit, Failure> {
     match command {
         SlotCommand::List => list(config, output).await,
         SlotCommand::Test(args) => test(config, args, output).await,
@@ -50,7 +54,8 @@ pub async fn run(config: &Config, command: &SlotCommand, output: &Output) -> Res
 
 async fn list(config: &Config, output: &Output) -> Result<Exit, Failure> {
     let document = load(config, "listing the slots").await?;
-    output.print(&Slots(rows(config, &document, &app::notes(config).read())))?;
+    let slots = rows(config, &document, &app::notes(config).read());
+    output.print(&Slots { slots })?;
     Ok(Exit::Done)
 }
 
@@ -80,23 +85,33 @@ pub(super) fn rows(config: &Config, document: &Document, notes: &Notes) -> Vec<S
                 .iter()
                 .find(|root| root::matches(root.as_ref(), slot))
                 .map(|root| root.name().to_owned()),
-            last_tested: notes.slots_tested.iter().find(|t| t.id == slot.id).map(|t| t.at),
+            last_tested: notes
+                .slots_tested
+                .iter()
+                .find(|t| t.id == slot.id)
+                .map(|t| t.at),
         })
         .collect()
 }
 
 #[derive(Serialize)]
-#[serde(rename = "slots")]
-struct Slots(Vec<SlotRow>);
+struct Slots {
+    slots: Vec<SlotRow>,
+}
 
 impl Answer for Slots {
     const KIND: &'static str = "SlotList";
 
     fn text(&self, out: &mut dyn Write, style: Style) -> io::Result<()> {
-        let heading = format!("{:8}  {:16}  {:15}  {:10}  TESTED", "SLOT", "NAME", "KIND", "CREATED");
+        let heading = format!(
+            "{:8}  {:16}  {:15}  {:10}  TESTED",
+            "SLOT", "NAME", "KIND", "CREATED"
+        );
         writeln!(out, "{}", style.strong(&heading))?;
-        for row in &self.0 {
-            let tested = row.last_tested.map_or("never".to_owned(), super::output::date);
+        for row in &self.slots {
+            let tested = row
+                .last_tested
+                .map_or("never".to_owned(), super::output::date);
             writeln!(
                 out,
                 "{:8}  {:16}  {:15}  {:10}  {tested}",
@@ -116,8 +131,13 @@ async fn test(config: &Config, args: &TestArgs, output: &Output) -> Result<Exit,
     let header = document.header();
     let slot = find(&header.slots, &args.slot, &doing)?;
     let root = root_for(config, slot, args, &doing)?;
-    let opened =
-        root::open_slot(root.as_ref(), slot, &header.cluster_id, &header.keyring_key_id).await;
+    let opened = root::open_slot(
+        root.as_ref(),
+        slot,
+        &header.cluster_id,
+        &header.keyring_key_id,
+    )
+    .await;
     let key = opened.map_err(|e| does_not_open(&doing, &e))?;
     document.open(&key).map_err(|e| does_not_open(&doing, &e))?;
     let recovery = slot.kind == SlotKind::Recovery;
@@ -125,7 +145,11 @@ async fn test(config: &Config, args: &TestArgs, output: &Output) -> Result<Exit,
     if let Err(e) = app::notes(config).slot_opened(slot.id, recovery, now) {
         output.note(&format!("note: it opened, but that was not noted: {e}"));
     }
-    output.print(&Tested { slot: slot.name.clone(), kind: slot.kind, tested: now })?;
+    output.print(&Tested {
+        slot: slot.name.clone(),
+        kind: slot.kind,
+        tested: now,
+    })?;
     Ok(Exit::Done)
 }
 
@@ -140,7 +164,13 @@ impl Answer for Tested {
     const KIND: &'static str = "SlotTested";
 
     fn text(&self, out: &mut dyn Write, style: Style) -> io::Result<()> {
-        writeln!(out, "slot {} ({}) {} the keyring", self.slot, self.kind, style.good("opens"))
+        writeln!(
+            out,
+            "slot {} ({}) {} the keyring",
+            self.slot,
+            self.kind,
+            style.good("opens")
+        )
     }
 }
 
@@ -149,15 +179,26 @@ async fn load(config: &Config, doing: &str) -> Result<Document, Failure> {
     let storage = app::storage(config, Durability::Memory);
     let read = async { Ok::<_, Error>(Document::parse(storage.load().await?)?) };
     read.await.map_err(|e| {
-        Failure::new(Exit::Fault, doing, e, "claviger status says how the keyring is")
+        Failure::new(
+            Exit::Fault,
+            doing,
+            e,
+            "claviger status says how the keyring is",
+        )
     })
 }
 
 fn find<'a>(slots: &'a [Slot], wanted: &str, doing: &str) -> Result<&'a Slot, Failure> {
-    let by_name = slots.iter().filter(|slot| slot.name == wanted).collect::<Vec<_>>();
+    let by_name = slots
+        .iter()
+        .filter(|slot| slot.name == wanted)
+        .collect::<Vec<_>>();
     let found = match by_name.is_empty() {
         false => by_name,
-        true => slots.iter().filter(|slot| slot.id.to_string().starts_with(wanted)).collect(),
+        true => slots
+            .iter()
+            .filter(|slot| slot.id.to_string().starts_with(wanted))
+            .collect(),
     };
     match found[..] {
         [slot] => Ok(slot),
@@ -186,12 +227,19 @@ fn root_for(
     if let (SlotKind::Recovery, Some(file)) = (slot.kind, &args.recovery_key) {
         return Ok(Box::new(Recovery::with_file(slot.name.as_str(), file)));
     }
-    let configured = app::roots(config).into_iter().find(|root| root::matches(root.as_ref(), slot));
+    let configured = app::roots(config)
+        .into_iter()
+        .find(|root| root::matches(root.as_ref(), slot));
     match (configured, slot.kind) {
         (Some(root), _) => Ok(root),
         (None, SlotKind::Recovery) => {
             let key = ask_for_key().map_err(|e| {
-                Failure::new(Exit::Usage, doing, e, "type the 12 groups as they were shown")
+                Failure::new(
+                    Exit::Usage,
+                    doing,
+                    e,
+                    "type the 12 groups as they were shown",
+                )
             })?;
             Ok(Box::new(Recovery::with_key(key)))
         }
@@ -230,7 +278,10 @@ fn ask_for_key() -> Result<RecoveryKey, String> {
         read.map_err(|e| e.to_string())?;
         restored.map_err(|e| e.to_string())?;
     } else {
-        stdin.take(1024).read_to_string(&mut text).map_err(|e| e.to_string())?;
+        stdin
+            .take(1024)
+            .read_to_string(&mut text)
+            .map_err(|e| e.to_string())?;
     }
     RecoveryKey::from_text(&text).map_err(|e| e.to_string())
 }

@@ -26,14 +26,18 @@ const ANSWER: Duration = Duration::from_secs(3);
 
 /// How to show it.
 #[derive(Debug, clap::Args)]
-pub struct StatusArgs {
+pub(super) struct StatusArgs {
     /// Show it again every two seconds, until Ctrl-C
     #[arg(long)]
     watch: bool,
 }
 
 /// Runs `status`.
-pub async fn run(config: &Config, args: &StatusArgs, output: &Output) -> Result<Exit, Failure> {
+pub(super) async fn run(
+    config: &Config,
+    args: &StatusArgs,
+    output: &Output,
+) -> Result<Exit, Failure> {
     loop {
         let status = look(config).await;
         if args.watch {
@@ -117,7 +121,9 @@ async fn look(config: &Config) -> Status {
             revision: header.map(|header| header.revision),
             revision_seen: seen.map(|mark| mark.revision),
         },
-        keys: header.map(|header| header.keys.iter().map(KeyRow::of).collect()).unwrap_or_default(),
+        keys: header
+            .map(|header| header.keys.iter().map(KeyRow::of).collect())
+            .unwrap_or_default(),
         slots: document
             .as_ref()
             .map(|document| slot::rows(config, document, &app::notes(config).read()))
@@ -129,7 +135,12 @@ async fn look(config: &Config) -> Status {
 
 impl KeyRow {
     fn of(key: &claviger_keystore::key::KeyInfo) -> Self {
-        Self { id: key.id, state: key.state, created: key.created, activated: key.activated }
+        Self {
+            id: key.id,
+            state: key.state,
+            created: key.created,
+            activated: key.activated,
+        }
     }
 }
 
@@ -168,7 +179,9 @@ fn with_help(error: &Error) -> String {
             "on a new cluster run claviger init, otherwise put a copy back"
         }
         Error::NoSlotOpens(_) => "bring a root back: claviger slot test",
-        Error::Document(_) | Error::NotSuccessor(_) => "put the newest good keyring.<revision> back",
+        Error::Document(_) | Error::NotSuccessor(_) => {
+            "put the newest good keyring.<revision> back"
+        }
         Error::Mark { .. } => "remove the mark only if the keyring is surely the newest",
         _ => "claviger check says what is wrong with the files",
     };
@@ -182,36 +195,59 @@ async fn ask_plugin(config: &Config, document: Option<&Document>) -> (Plugin, Op
     };
     let socket = endpoint.to_string();
     let answer = match Client::connect(endpoint, ANSWER).await {
-        Err(e) => Err(format!("nobody answers on {socket}: {e}; is claviger serve running?")),
+        Err(e) => Err(format!(
+            "nobody answers on {socket}: {e}; is claviger serve running?"
+        )),
         Ok(client) => match client.status().await {
-            Err(e) => Err(format!("the plugin refuses Status ({:?}): {}", e.code(), e.message())),
+            Err(e) => Err(format!(
+                "the plugin refuses Status ({:?}): {}",
+                e.code(),
+                e.message()
+            )),
             Ok(status) => Ok(status.key_id),
         },
     };
     match answer {
-        Err(error) => {
-            (Plugin { socket, answers: None, error: Some(error.clone()) }, Some(error))
-        }
+        Err(error) => (
+            Plugin {
+                socket,
+                answers: None,
+                error: Some(error.clone()),
+            },
+            Some(error),
+        ),
         Ok(id) => {
             let primary = document.and_then(primary).map(|id| id.to_string());
             let problem = (primary.as_deref() != Some(&id)).then(|| {
                 format!("the plugin answers {id}, which is not the keyring's primary key")
             });
-            (Plugin { socket, answers: Some(id), error: None }, problem)
+            (
+                Plugin {
+                    socket,
+                    answers: Some(id),
+                    error: None,
+                },
+                problem,
+            )
         }
     }
 }
 
 fn primary(document: &Document) -> Option<KeyId> {
     let mut keys = document.header().keys.iter();
-    keys.find(|key| key.state == KeyState::Primary).map(|key| key.id)
+    keys.find(|key| key.state == KeyState::Primary)
+        .map(|key| key.id)
 }
 
 impl Answer for Status {
     const KIND: &'static str = "Status";
 
     fn text(&self, out: &mut dyn Write, style: Style) -> io::Result<()> {
-        let name = self.keyring.cluster_name.as_deref().filter(|name| !name.is_empty());
+        let name = self
+            .keyring
+            .cluster_name
+            .as_deref()
+            .filter(|name| !name.is_empty());
         let health = match self.healthy {
             true => style.good("HEALTHY"),
             false => style.bad("NOT HEALTHY"),
@@ -225,7 +261,11 @@ impl Answer for Status {
         for key in &self.keys {
             let activated = key.activated.map_or("-".to_owned(), date);
             let (id, state) = (key.id.short(), key.state.as_str());
-            writeln!(out, "{id:<10}{state:<11}{:<12}{activated}", date(key.created))?;
+            writeln!(
+                out,
+                "{id:<10}{state:<11}{:<12}{activated}",
+                date(key.created)
+            )?;
         }
         let slots: Vec<_> = self.slots.iter().map(slot_text).collect();
         if !slots.is_empty() {
@@ -233,7 +273,11 @@ impl Answer for Status {
         }
         if let Some(revision) = self.keyring.revision {
             let place = &self.keyring.place;
-            writeln!(out, "{} revision {revision}, {place}", style.strong("KEYRING"))?;
+            writeln!(
+                out,
+                "{} revision {revision}, {place}",
+                style.strong("KEYRING")
+            )?;
         }
         if let Some(id) = &self.plugin.answers {
             let socket = &self.plugin.socket;

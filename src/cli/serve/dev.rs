@@ -10,24 +10,26 @@ use rustix::process::getuid;
 use super::super::failure::{Exit, Failure};
 use super::super::init::{self, InitArgs};
 use super::super::output::Output;
-use crate::config::{self, Config};
+use crate::config::Config;
 
 const CONFIG: &str = "config.yaml";
 
 /// `${XDG_STATE_HOME:-~/.local/state}/claviger-dev`.
 pub(super) fn default_dir() -> Result<PathBuf, Failure> {
     let state = std::env::var_os("XDG_STATE_HOME").filter(|dir| Path::new(dir).is_absolute());
-    let state = state.map(PathBuf::from).or_else(|| {
-        std::env::home_dir().map(|home| home.join(".local/state"))
-    });
-    state.map(|state| state.join("claviger-dev")).ok_or_else(|| {
-        Failure::new(
-            Exit::Usage,
-            "choosing a folder for the try-out",
-            "neither $XDG_STATE_HOME nor a home directory is known",
-            "name one with --dir",
-        )
-    })
+    let state = state
+        .map(PathBuf::from)
+        .or_else(|| std::env::home_dir().map(|home| home.join(".local/state")));
+    state
+        .map(|state| state.join("claviger-dev"))
+        .ok_or_else(|| {
+            Failure::new(
+                Exit::Usage,
+                "choosing a folder for the try-out",
+                "neither $XDG_STATE_HOME nor a home directory is known",
+                "name one with --dir",
+            )
+        })
 }
 
 /// The configuration has absolute paths only.
@@ -107,5 +109,10 @@ pub(super) fn announce(
 
 fn failure(path: &Path, cause: &std::io::Error) -> Failure {
     let doing = format!("making the try-out's {}", path.display());
-    Failure::new(Exit::Fault, doing, cause, "mend that, or name another folder with --dir")
+    Failure::new(
+        Exit::Fault,
+        doing,
+        cause,
+        "mend that, or name another folder with --dir",
+    )
 }
