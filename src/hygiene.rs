@@ -5,6 +5,7 @@ use rustix::fs::Mode;
 use rustix::process::{
     DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit, umask,
 };
+use rustix::thread::{CapabilitySet, capabilities};
 
 /// Locked memory that a keyring of a few keys needs: each key has a page, the document's body and
 /// derived keys some more while it is opened.
@@ -32,5 +33,5 @@ pub fn memory_can_be_locked() -> bool {
     getrlimit(Resource::Memlock)
         .current
         .is_none_or(|limit| limit >= LOCKED_BYTES)
-        || rustix::process::geteuid().is_root()
+        || capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::IPC_LOCK))
 }
