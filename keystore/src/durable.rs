@@ -30,6 +30,19 @@ pub(crate) struct Replacement<'a> {
 
 /// Reads a whole file of at most `max` bytes, never through a symbolic link.
 pub fn read(path: &Path, max: u64) -> Result<Vec<u8>, StorageError> {
+    open_and_read(path, max).map(|(_, bytes)| bytes)
+}
+
+/// As [`read`], and makes what was read durable: whoever put it there may not have synced it.
+pub(crate) fn read_synced(path: &Path, max: u64) -> Result<Vec<u8>, StorageError> {
+    // The file that was read is synced, whatever lies under its name by now.
+    let (file, bytes) = open_and_read(path, max)?;
+    file.sync_all().map_err(io_error("syncing", path))?;
+    sync_folder(path).map_err(io_error("syncing the folder of", path))?;
+    Ok(bytes)
+}
+
+fn open_and_read(path: &Path, max: u64) -> Result<(File, Vec<u8>), StorageError> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
     let file = match rustix::fs::open(path, flags, Mode::empty()) {
         Ok(fd) => File::from(fd),
@@ -48,10 +61,11 @@ pub fn read(path: &Path, max: u64) -> Result<Vec<u8>, StorageError> {
     }
     // One byte more than allowed is enough for the reader to refuse it.
     let mut bytes = Vec::with_capacity(usize::try_from(metadata.len().min(max) + 1).unwrap_or(0));
-    file.take(max + 1)
+    (&file)
+        .take(max + 1)
         .read_to_end(&mut bytes)
         .map_err(io_error("reading", path))?;
-    Ok(bytes)
+    Ok((file, bytes))
 }
 
 /// Makes a file that does not exist yet, durably; one that exists is left alone.

@@ -73,15 +73,15 @@ impl FileStorage {
 
     fn load_now(&self) -> Result<Vec<u8>, StorageError> {
         let stamp = Stamp::of(&self.path);
-        check_file(&self.path)?;
-        let bytes = durable::read(&self.path, MAX_LEN as u64)?;
-        // Whoever copied it here may not have synced it, and no ciphertext may leave under a key
-        // that a power loss takes away.
-        let file = File::open(&self.path).map_err(io_error("opening", &self.path))?;
-        file.sync_all().map_err(io_error("syncing", &self.path))?;
-        durable::sync_folder(&self.path).map_err(io_error("syncing the folder of", &self.path))?;
+        let bytes = self.read()?;
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = stamp;
         Ok(bytes)
+    }
+
+    /// What lies there, durable: no ciphertext may leave under a key that a power loss takes away.
+    fn read(&self) -> Result<Vec<u8>, StorageError> {
+        check_file(&self.path)?;
+        durable::read_synced(&self.path, MAX_LEN as u64)
     }
 
     fn commit_now(
@@ -91,7 +91,8 @@ impl FileStorage {
     ) -> Result<(), StorageError> {
         check_file_system(folder_of(&self.path), self.durability)?;
         let _lock = lock(&durable::beside(&self.path, "lock"))?;
-        let old = match self.load_now() {
+        // Not by `load_now`: what is seen here was not handed to anybody who waits for a change.
+        let old = match self.read() {
             Ok(bytes) => Some(bytes),
             Err(StorageError::Missing(_)) => None,
             Err(e) => return Err(e),
