@@ -15,13 +15,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use rustix::fs::{FlockOperation, OFlags};
-use sha2::{Digest, Sha256};
 
 use super::Storage;
 use crate::document::{Document, MAX_LEN};
 use crate::durable::{self, PRIVATE, Replacement, folder_of, io_error};
 use crate::error::StorageError;
-use crate::header::{DocumentHash, Hex};
+use crate::header::DocumentHash;
 
 /// How many earlier documents are kept beside the keyring.
 const KEPT: usize = 10;
@@ -93,19 +92,21 @@ impl FileStorage {
         let _lock = lock(&durable::beside(&self.path, "lock"))?;
         // Not by `load_now`: what is seen here was not handed to anybody who waits for a change.
         let old = match self.read() {
-            Ok(bytes) => Some(bytes),
+            // Garbage is never what was expected.
+            Ok(bytes) => Some(Document::parse(bytes).map_err(|_| StorageError::Conflict)?),
             Err(StorageError::Missing(_)) => None,
             Err(e) => return Err(e),
         };
-        if old.as_ref().map(|bytes| Hex(Sha256::digest(bytes).into())) != expected {
+        if old.as_ref().map(Document::hash) != expected {
             return Err(StorageError::Conflict);
         }
         let replacement = Replacement::write(&self.path, new.as_bytes(), PRIVATE)?;
         let Some(old) = old else {
             return replacement.place_where_nothing_is();
         };
-        let revision = new.header().revision.saturating_sub(1);
-        durable::replace(&durable::beside(&self.path, &revision.to_string()), &old)?;
+        // Its own revision: a merge may be several after the one that it replaces.
+        let revision = old.header().revision.to_string();
+        durable::replace(&durable::beside(&self.path, &revision), old.as_bytes())?;
         replacement.place()?;
         self.drop_old_copies();
         Ok(())
@@ -191,10 +192,10 @@ pub fn kept_copies(keyring: &Path) -> Vec<u64> {
         .flatten()
         .filter_map(|entry| {
             let name = entry.file_name();
-            name.to_str()?
-                .strip_prefix(prefix.as_deref()?)?
-                .parse()
-                .ok()
+            let suffix = name.to_str()?.strip_prefix(prefix.as_deref()?)?;
+            // Only as it is written: `007` and `+7` would pass for the copy of revision 7.
+            let revision: u64 = suffix.parse().ok()?;
+            (revision.to_string() == suffix).then_some(revision)
         })
         .collect()
 }
