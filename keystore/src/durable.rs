@@ -211,6 +211,11 @@ fn keep_owner_and_mode(file: &File, target: &Path, new: Mode) -> io::Result<()> 
     Ok(rustix::fs::fchmod(file, mode)?)
 }
 
+/// For a new file that is not replaced later.
+pub(crate) fn give_to_owner_of_folder(file: &File, path: &Path) -> io::Result<()> {
+    give_to(file, &rustix::fs::stat(folder_of(path))?)
+}
+
 fn give_to(file: &File, owner: &Stat) -> io::Result<()> {
     let (uid, gid) = (Uid::from_raw(owner.st_uid), Gid::from_raw(owner.st_gid));
     match rustix::fs::fchown(file, Some(uid), Some(gid)) {

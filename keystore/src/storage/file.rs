@@ -8,6 +8,7 @@
 //! ```
 
 use std::fs::File;
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -132,7 +133,7 @@ impl FileStorage {
         // A disk that hangs must not stop requests, and a commit is never cancelled half-way.
         tokio::task::spawn_blocking(move || work(&storage))
             .await
-            .unwrap_or_else(|e| Err(io_error("working on", &self.path)(std::io::Error::other(e))))
+            .unwrap_or_else(|e| Err(io_error("working on", &self.path)(io::Error::other(e))))
     }
 }
 
@@ -202,13 +203,25 @@ pub fn kept_copies(keyring: &Path) -> Vec<u64> {
 
 /// Taken for as long as the value lives. The file stays: removing it would let two in.
 fn lock(path: &Path) -> Result<File, StorageError> {
-    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let fd =
-        rustix::fs::open(path, flags, PRIVATE).map_err(|e| io_error("opening", path)(e.into()))?;
-    match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(fd.into()),
+    let file = open_lock(path).map_err(io_error("opening", path))?;
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
         Err(rustix::io::Errno::WOULDBLOCK) => Err(StorageError::Conflict),
         Err(e) => Err(io_error("locking", path)(e.into())),
+    }
+}
+
+/// Opens the lock's file, or makes it. A command run by root makes one that the plugin can open.
+fn open_lock(path: &Path) -> io::Result<File> {
+    let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    match rustix::fs::open(path, flags | OFlags::CREATE | OFlags::EXCL, PRIVATE) {
+        Ok(made) => {
+            let file = File::from(made);
+            durable::give_to_owner_of_folder(&file, path)?;
+            Ok(file)
+        }
+        Err(rustix::io::Errno::EXIST) => Ok(rustix::fs::open(path, flags, PRIVATE)?.into()),
+        Err(e) => Err(e.into()),
     }
 }
 
