@@ -48,7 +48,10 @@ impl Mark {
         now: Timestamp,
     ) -> Self {
         let mut history = before.map(|mark| mark.history.clone()).unwrap_or_default();
-        history.push((header.revision, hash));
+        // A restart sees the same one again, and would push out what came before it.
+        if history.last() != Some(&(header.revision, hash)) {
+            history.push((header.revision, hash));
+        }
         history.drain(..history.len().saturating_sub(HISTORY));
         Self {
             cluster_id: header.cluster_id,
