@@ -118,10 +118,11 @@ impl Keystore {
         if refreshed.is_some_and(|at| at.elapsed() < REFRESH_INTERVAL) {
             return;
         }
-        *refreshed = Some(Instant::now());
         if let Err(e) = self.sync(now).await {
             tracing::warn!(error = %e, "reading the keyring afresh for an unknown key id failed");
         }
+        // Only now: those who waited for a slow read share it, and one that was given up is none.
+        *refreshed = Some(Instant::now());
     }
 
     /// Waits until the storage may hold something new.
