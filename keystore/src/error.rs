@@ -46,6 +46,12 @@ pub enum Error {
         /// What it said.
         source: RootError,
     },
+    /// A change of a keyring that is not open, or only to decrypt.
+    #[error("the keyring cannot be changed now: {0}")]
+    ReadOnly(
+        /// What every request that is refused meanwhile is told.
+        std::sync::Arc<str>,
+    ),
     /// No configured root opened any slot.
     #[error("no slot opens: {}", .0.join("; "))]
     NoSlotOpens(

@@ -133,25 +133,39 @@ impl Keystore {
     /// Commits a change of the open keyring, and then uses it.
     ///
     /// # Errors
-    /// [`StorageError::Conflict`] where somebody else was first; [`StorageError::Missing`] where no
-    /// keyring is open. Nothing has changed then.
+    /// [`Error::ReadOnly`] where no keyring is open, or only to decrypt; [`Error::NotSuccessor`]
+    /// where no member could follow the change; [`StorageError::Conflict`] where somebody else was
+    /// first. Nothing has changed then, nor after any other error but
+    /// [`StorageError::DurabilityUnknown`]; what that one is about is not used.
     pub async fn commit(
         &self,
         now: Timestamp,
         change: impl FnOnce(&Keyring) -> Result<Keyring, Error>,
     ) -> Result<(), Error> {
         let mut slot = self.open.lock().await;
-        let open = slot
-            .as_ref()
-            .ok_or_else(|| StorageError::Missing(self.storage.place()))?;
+        let open = self.changeable(&mut slot)?;
         let revision = open.keyring.header().revision;
         let next = change(&open.keyring)?.following(revision, open.hash)?;
         let document = seal_checked(&next, &open.key)?;
-        self.storage.commit(&document, Some(open.hash)).await?;
-        if let Some(open) = slot.as_mut() {
-            self.accept(open, next, &document, now);
+        if let Some(mark) = &open.mark {
+            mark.accepts(&document)?;
         }
+        self.storage.commit(&document, Some(open.hash)).await?;
+        self.accept(open, next, &document, now);
         Ok(())
+    }
+
+    /// What a change may start from. An older keyring than one that was seen is not: its successor
+    /// would be a fork.
+    fn changeable<'a>(&self, slot: &'a mut Option<Open>) -> Result<&'a mut Open, Error> {
+        match (&**self.view.load(), slot) {
+            (View::Open(snapshot), Some(open)) => match &snapshot.decrypt_only {
+                None => Ok(open),
+                Some(why) => Err(Error::ReadOnly(why.clone())),
+            },
+            (View::Closed(why), _) => Err(Error::ReadOnly(why.clone())),
+            (View::Open(_), None) => Err(StorageError::Missing(self.storage.place()).into()),
+        }
     }
 
     /// Unwraps each root's slot again, in the background: whether the keyring could be opened now.
