@@ -5,9 +5,11 @@
 //! keyring and the mark is beyond what it guards against.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use tokio::sync::Mutex;
 
 use crate::durable;
 use crate::error::{Error, StorageError};
@@ -67,24 +69,31 @@ impl Mark {
 
 /// Where a member's mark lies.
 #[derive(Debug, Clone)]
-pub struct MarkFile(PathBuf);
+pub struct MarkFile {
+    path: PathBuf,
+    /// Held while a mark is written, also where nobody waits for it any more.
+    writing: Arc<Mutex<()>>,
+}
 
 impl MarkFile {
     /// The mark at this path.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self(path.into())
+        Self {
+            path: path.into(),
+            writing: Arc::default(),
+        }
     }
 
     /// The mark beside a keyring file.
     pub fn beside(keyring: &Path) -> Self {
         let mut name = keyring.as_os_str().to_owned();
         name.push(".mark");
-        Self(name.into())
+        Self::new(name)
     }
 
     /// Reads it; a member that never saw a keyring has none.
     pub fn read(&self) -> Result<Option<Mark>, Error> {
-        match durable::read(&self.0, MAX_LEN) {
+        match durable::read(&self.path, MAX_LEN) {
             Ok(bytes) => serde_json::from_slice(&bytes)
                 .map(Some)
                 .map_err(|e| self.error(&e)),
@@ -96,12 +105,32 @@ impl MarkFile {
     pub(crate) fn write(&self, mark: &Mark) -> Result<(), Error> {
         let mut bytes = serde_json::to_vec(mark).map_err(|e| self.error(&e))?;
         bytes.push(b'\n');
-        durable::replace(&self.0, &bytes).map_err(|e| self.error(&e))
+        durable::replace(&self.path, &bytes).map_err(|e| self.error(&e))
+    }
+
+    /// As [`MarkFile::read`], on a thread of its own: a disk that hangs must not stop requests.
+    pub(crate) async fn load(&self) -> Result<Option<Mark>, Error> {
+        let file = self.clone();
+        tokio::task::spawn_blocking(move || file.read())
+            .await
+            .unwrap_or_else(|e| Err(self.error(&e)))
+    }
+
+    /// As [`MarkFile::write`], on a thread of its own, and after all that were stored before.
+    pub(crate) async fn store(&self, mark: Mark) -> Result<(), Error> {
+        let (file, turn) = (self.clone(), self.writing.clone().lock_owned().await);
+        let write = move || {
+            let _turn = turn;
+            file.write(&mark)
+        };
+        tokio::task::spawn_blocking(write)
+            .await
+            .unwrap_or_else(|e| Err(self.error(&e)))
     }
 
     fn error(&self, cause: &dyn std::fmt::Display) -> Error {
         Error::Mark {
-            path: self.0.clone(),
+            path: self.path.clone(),
             cause: cause.to_string(),
         }
     }

@@ -151,7 +151,7 @@ impl Keystore {
             mark.accepts(&document)?;
         }
         self.storage.commit(&document, Some(open.hash)).await?;
-        self.accept(open, next, &document, now);
+        self.accept(open, next, &document, now).await;
         Ok(())
     }
 
@@ -193,7 +193,7 @@ impl Keystore {
             return Ok(Synced::Unchanged);
         }
         match slot {
-            Some(open) => self.follow(open, &document, now)?,
+            Some(open) => self.follow(open, &document, now).await?,
             None => *slot = Some(self.open_first(&document, now).await?),
         }
         Ok(Synced::Opened)
@@ -211,9 +211,13 @@ impl Keystore {
             hash: document.hash(),
             mark: None,
         };
-        let why = match self.mark.as_ref().map(MarkFile::read).transpose() {
+        let seen = match &self.mark {
+            Some(file) => file.load().await,
+            None => Ok(None),
+        };
+        let why = match seen {
             Ok(seen) => {
-                open.mark = seen.flatten();
+                open.mark = seen;
                 let standing = match &open.mark {
                     Some(mark) => mark.accepts(document),
                     None => Ok(Standing::Successor),
@@ -228,7 +232,7 @@ impl Keystore {
             Err(e) => Some(e.to_string()),
         };
         match why {
-            None => self.accept(&mut open, keyring, document, now),
+            None => self.accept(&mut open, keyring, document, now).await,
             Some(why) => {
                 let why = format!("{why}; put the newest keyring back");
                 self.swap(&keyring, Some(why.into()))?;
@@ -239,7 +243,12 @@ impl Keystore {
 
     /// Opens a document that came while another was open: by the pinned keyring key, so no root is
     /// asked.
-    fn follow(&self, open: &mut Open, document: &Document, now: Timestamp) -> Result<(), Error> {
+    async fn follow(
+        &self,
+        open: &mut Open,
+        document: &Document,
+        now: Timestamp,
+    ) -> Result<(), Error> {
         let keyring = document.open(&open.key).map_err(|e| match e {
             Error::Document(DocumentError::OtherKeyringKey) => NotSuccessor::OtherKeyringKey.into(),
             other => other,
@@ -247,14 +256,16 @@ impl Keystore {
         let seen = Mark::of(open.keyring.header(), open.hash, None, now);
         let mark = open.mark.as_ref().unwrap_or(&seen);
         mark.accepts(document)?;
-        self.accept(open, keyring, document, now);
+        self.accept(open, keyring, document, now).await;
         Ok(())
     }
 
     /// What was committed or accepted becomes what is used; the mark remembers it.
-    fn accept(&self, open: &mut Open, keyring: Keyring, document: &Document, now: Timestamp) {
+    async fn accept(&self, open: &mut Open, keyring: Keyring, document: &Document, now: Timestamp) {
         let mark = Mark::of(document.header(), document.hash(), open.mark.as_ref(), now);
-        if let Some(Err(e)) = self.mark.as_ref().map(|file| file.write(&mark)) {
+        if let Some(file) = &self.mark
+            && let Err(e) = file.store(mark.clone()).await
+        {
             // Serving goes on: a full disk must not stop a control plane. A restart knows less.
             tracing::error!(error = %e, "the mark was not written; a restart could not tell an older keyring");
         }
