@@ -125,9 +125,14 @@ impl Keystore {
         *refreshed = Some(Instant::now());
     }
 
-    /// Waits until the storage may hold something new.
+    /// Waits until a look at the storage may bring something new.
     pub async fn changed(&self) {
-        self.storage.changed().await;
+        if self.decrypt_only().is_some() {
+            // The mark too may change, and nobody watches it.
+            tokio::time::sleep(REFRESH_INTERVAL).await;
+        } else {
+            self.storage.changed().await;
+        }
     }
 
     /// Commits a change of the open keyring, and then uses it.
@@ -186,24 +191,22 @@ impl Keystore {
 
     async fn sync_locked(&self, slot: &mut Option<Open>, now: Timestamp) -> Result<Synced, Error> {
         let document = Document::parse(self.storage.load().await?)?;
-        if slot
-            .as_ref()
-            .is_some_and(|open| open.hash == document.hash())
-        {
-            return Ok(Synced::Unchanged);
-        }
         match slot {
-            Some(open) => self.follow(open, &document, now).await?,
             None => *slot = Some(self.open_first(&document, now).await?),
+            Some(open) if self.decrypt_only().is_some() => {
+                return self.judge_again(open, &document, now).await;
+            }
+            Some(open) if open.hash == document.hash() => return Ok(Synced::Unchanged),
+            Some(open) => self.follow(open, &document, now).await?,
         }
         Ok(Synced::Opened)
     }
 
     /// Opens the first document after the start. An older one than the mark's is used to decrypt
-    /// only: what it lacks may be in use.
+    /// only: what it lacks may be in use. So is any other while the mark cannot be read, for nobody
+    /// can tell whether it is an old one.
     async fn open_first(&self, document: &Document, now: Timestamp) -> Result<Open, Error> {
-        let header = document.header();
-        let key = self.unwrap(header).await?;
+        let key = self.unwrap(document.header()).await?;
         let keyring = document.open(&key)?;
         let mut open = Open {
             keyring: Arc::new(keyring.clone()),
@@ -211,34 +214,65 @@ impl Keystore {
             hash: document.hash(),
             mark: None,
         };
-        let seen = match &self.mark {
-            Some(file) => file.load().await,
-            None => Ok(None),
-        };
-        let why = match seen {
+        match self.judge(document).await {
             Ok(seen) => {
                 open.mark = seen;
-                let standing = match &open.mark {
-                    Some(mark) => mark.accepts(document),
-                    None => Ok(Standing::Successor),
-                };
-                match standing {
-                    Ok(_) => None,
-                    Err(older @ NotSuccessor::Older { .. }) => Some(older.to_string()),
-                    Err(e) => return Err(e.into()),
-                }
+                self.accept(&mut open, keyring, document, now).await;
             }
-            // Without it, nobody can tell whether this document is an old one.
-            Err(e) => Some(e.to_string()),
-        };
-        match why {
-            None => self.accept(&mut open, keyring, document, now).await,
-            Some(why) => {
-                let why = format!("{why}; put the newest keyring back");
-                self.swap(&keyring, Some(why.into()))?;
-            }
+            Err(e) => self.swap(&keyring, Some(decrypt_only_reason(e)?))?,
         }
         Ok(open)
+    }
+
+    /// Looks whether what only decrypts may do more by now: the newest document is back, or the
+    /// mark was mended.
+    async fn judge_again(
+        &self,
+        open: &mut Open,
+        document: &Document,
+        now: Timestamp,
+    ) -> Result<Synced, Error> {
+        let keyring = open_pinned(document, &open.key)?;
+        match self.judge(document).await {
+            Ok(seen) => {
+                open.mark = seen;
+                self.accept(open, keyring, document, now).await;
+                Ok(Synced::Opened)
+            }
+            Err(e) => {
+                let why = decrypt_only_reason(e)?;
+                let seen = Mark::of(open.keyring.header(), open.hash, None, now);
+                if seen.accepts(document)? == Standing::Same
+                    && self.decrypt_only() == Some(why.clone())
+                {
+                    return Ok(Synced::Unchanged);
+                }
+                self.swap(&keyring, Some(why))?;
+                open.hash = document.hash();
+                open.keyring = Arc::new(keyring);
+                Ok(Synced::Opened)
+            }
+        }
+    }
+
+    /// What the mark remembers, if it lets this document be used.
+    async fn judge(&self, document: &Document) -> Result<Option<Mark>, Error> {
+        let seen = match &self.mark {
+            Some(file) => file.load().await?,
+            None => None,
+        };
+        if let Some(mark) = &seen {
+            mark.accepts(document)?;
+        }
+        Ok(seen)
+    }
+
+    /// Why Status and Encrypt are refused, while only they are.
+    fn decrypt_only(&self) -> Option<Arc<str>> {
+        match &**self.view.load() {
+            View::Open(snapshot) => snapshot.decrypt_only.clone(),
+            View::Closed(_) => None,
+        }
     }
 
     /// Opens a document that came while another was open: by the pinned keyring key, so no root is
@@ -249,10 +283,7 @@ impl Keystore {
         document: &Document,
         now: Timestamp,
     ) -> Result<(), Error> {
-        let keyring = document.open(&open.key).map_err(|e| match e {
-            Error::Document(DocumentError::OtherKeyringKey) => NotSuccessor::OtherKeyringKey.into(),
-            other => other,
-        })?;
+        let keyring = open_pinned(document, &open.key)?;
         let seen = Mark::of(open.keyring.header(), open.hash, None, now);
         let mark = open.mark.as_ref().unwrap_or(&seen);
         mark.accepts(document)?;
@@ -386,6 +417,25 @@ fn since(info: &KeyInfo) -> Option<Timestamp> {
     }
 }
 
+/// Opens a document by the keyring key of the one that is open.
+fn open_pinned(document: &Document, key: &KeyringKey) -> Result<Keyring, Error> {
+    document.open(key).map_err(|e| match e {
+        Error::Document(DocumentError::OtherKeyringKey) => NotSuccessor::OtherKeyringKey.into(),
+        other => other,
+    })
+}
+
+/// What Status and Encrypt are told while only Decrypt is served: the cause, and what helps. Any
+/// other judgement of a document leaves it closed.
+fn decrypt_only_reason(judgement: Error) -> Result<Arc<str>, Error> {
+    let help = match &judgement {
+        Error::NotSuccessor(NotSuccessor::Older { .. }) => "put the newest keyring back",
+        Error::Mark { .. } => "if this keyring is the newest, remove the mark",
+        _ => return Err(judgement),
+    };
+    Ok(format!("{judgement}; {help}").into())
+}
+
 /// What every request is told while nothing is open: the cause, and what helps.
 fn closed_reason(error: &Error) -> String {
     let help = match error {
@@ -393,6 +443,7 @@ fn closed_reason(error: &Error) -> String {
             "on a new cluster run claviger init, otherwise put a copy of the keyring back"
         }
         Error::NoSlotOpens(_) => "bring a root back; claviger slot test shows which slots open",
+        Error::Document(DocumentError::NewerFormat(_)) => "install that one on this node too",
         Error::Document(_) => "put the newest good keyring.<revision> or a backup back",
         Error::NotSuccessor(_) => "put the keyring back that this node had",
         _ => "mend that; the keyring is read again every second",
