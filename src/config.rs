@@ -4,12 +4,12 @@
 //! read in two steps: raw structs that know only types ([`raw`]), then the checked [`Config`].
 //! Every fault of a file is reported at once, with its line and column.
 
-mod fault;
+pub(crate) mod fault;
 pub(crate) mod fields;
 mod raw;
 mod refusal;
 mod roots;
-mod rules;
+pub(crate) mod rules;
 pub(crate) mod yaml;
 
 use std::fs::File;

@@ -168,6 +168,14 @@ fn what_is_missing_is_named() {
 /// A line that breaks one rule, and how the fault begins.
 const BROKEN: &[(&str, &str)] = &[
     (
+        "server: {socket: /run/../kms.sock}",
+        "must not climb with `..`",
+    ),
+    (
+        "server: {socket: /@claviger}",
+        "kube-apiserver would take `/@…`",
+    ),
+    (
         "server: {socket: /run/claviger/}",
         "must name a file, not a directory",
     ),

@@ -4,7 +4,7 @@
 //! rule is noted and stands in as absent, so that the rest is checked too.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use super::fault::{Fault, nearest, shown};
 use super::fields::{At, Field};
@@ -187,7 +187,7 @@ fn inner<T>(field: &Field<T>) -> Option<&T> {
 }
 
 /// Holds an optional field to its rule.
-pub(super) fn checked<'a, T, U>(
+pub(crate) fn checked<'a, T, U>(
     field: &'a Field<T>,
     faults: &mut Vec<Fault>,
     holds: impl Fn(&'a T) -> Result<U, String>,
@@ -196,7 +196,7 @@ pub(super) fn checked<'a, T, U>(
 }
 
 /// Holds a field to its rule, and its absence against it.
-pub(super) fn required<'a, T, U, P>(
+pub(crate) fn required<'a, T, U, P>(
     field: &'a Field<T>,
     name: &str,
     parent: &At<P>,
@@ -269,6 +269,8 @@ pub(super) fn path(text: &str) -> Result<PathBuf, String> {
             "must be an absolute path; `{}` is relative",
             shown(text)
         ))
+    } else if path.components().any(|part| part == Component::ParentDir) {
+        Err("must not climb with `..`".to_owned())
     } else if path.file_name().is_none() || text.ends_with('/') {
         Err("must name a file, not a directory".to_owned())
     } else {
@@ -288,6 +290,9 @@ fn socket(text: &str) -> Result<SocketAddress, String> {
     match text.strip_prefix('@') {
         // kube-apiserver of the releases that need it sends the name as HTTP/2's authority.
         Some(abstract_name) => name(abstract_name).map(SocketAddress::Abstract),
+        None if text.starts_with("/@") => {
+            Err("kube-apiserver would take `/@…` for an abstract socket".to_owned())
+        }
         None => path(text).map(SocketAddress::Path),
     }
 }
