@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use super::limits::Limits;
 use super::observer::{AcceptError, Observer, Rejection};
 use super::socket::Socket;
+use peer::Admission;
 pub(super) use peer::{Caller, Peer};
 use slots::{Slot, Slots};
 
@@ -43,8 +44,7 @@ pub(super) struct Acceptor {
     slots: Arc<Slots>,
     admissions: JoinSet<Option<Peer>>,
     accepted: u64,
-    preface_limit: Duration,
-    calls_limit: usize,
+    limits: Limits,
     observer: Arc<dyn Observer>,
     cut: CancellationToken,
 }
@@ -70,8 +70,7 @@ impl Acceptor {
             allowed_uids,
             admissions: JoinSet::new(),
             accepted: 0,
-            preface_limit: limits.preface,
-            calls_limit: limits.calls_per_connection,
+            limits: limits.clone(),
             observer,
             cut,
         })
@@ -108,11 +107,18 @@ impl Acceptor {
             Ok(checked) => checked,
             Err(rejection) => return self.observer.peer_rejected(rejection),
         };
-        let caller = Caller::new(self.accepted, uid, self.calls_limit);
-        let (observer, cut, limit) = (self.observer.clone(), self.cut.clone(), self.preface_limit);
+        let observer = self.observer.clone();
+        let admission = Admission {
+            caller: Caller::new(self.accepted, uid, self.limits.calls_per_connection),
+            slot,
+            observer: observer.clone(),
+            cut: self.cut.clone(),
+            patience: self.limits.write_stall,
+        };
+        let limit = self.limits.preface;
         self.admissions.spawn(async move {
             match tokio::time::timeout(limit, preface::arrival(&stream)).await {
-                Ok(Ok(())) => Some(Peer::new(stream, caller, slot, observer, cut)),
+                Ok(Ok(())) => Some(Peer::new(stream, admission)),
                 late_or_noise => {
                     let rejection = late_or_noise.map_or(Rejection::Silence, |_| Rejection::Noise);
                     tracing::debug!(

@@ -191,3 +191,142 @@ impl Drop for Call {
             .request(self.method, self.code, self.began.elapsed());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use tonic::metadata::MetadataValue;
+    use tower::ServiceExt;
+
+    use super::*;
+    use crate::server::observer::{AcceptError, Rejection};
+
+    /// Remembers requests, refusals and panics; nothing else happens behind a guard.
+    #[derive(Default)]
+    struct Heard {
+        requests: Mutex<Vec<(Method, Code)>>,
+        refusals: Mutex<Vec<Reason>>,
+        panics: Mutex<usize>,
+    }
+
+    impl Observer for Heard {
+        fn request(&self, method: Method, code: Code, _elapsed: Duration) {
+            self.requests.lock().unwrap().push((method, code));
+        }
+        fn refused(&self, reason: Reason) {
+            self.refusals.lock().unwrap().push(reason);
+        }
+        fn panic_caught(&self) {
+            *self.panics.lock().unwrap() += 1;
+        }
+        fn status_answered(&self, _: &claviger_keystore::key::KeyId) {}
+        fn connection_opened(&self) {}
+        fn connection_closed(&self) {}
+        fn peer_rejected(&self, _: Rejection) {}
+        fn accept_error(&self, _: AcceptError) {}
+        fn socket_restored(&self) {}
+    }
+
+    fn guarded<F, R>(
+        observer: &Arc<Heard>,
+        answer: F,
+    ) -> impl Service<http::Request<Body>, Response = Answer, Error = Infallible>
+    where
+        F: Fn(http::Request<Body>) -> R + Clone + Send + 'static,
+        R: Future<Output = Answer> + Send + 'static,
+    {
+        let service = tower::service_fn(move |request| {
+            let answering = answer(request);
+            async move { Ok::<_, Infallible>(answering.await) }
+        });
+        GuardLayer::new(observer.clone(), Duration::from_millis(2500)).layer(service)
+    }
+
+    fn encrypt() -> http::Request<Body> {
+        http::Request::post("/v2.KeyManagementService/Encrypt")
+            .body(Body::empty())
+            .unwrap()
+    }
+
+    fn status_of(answer: &Answer) -> Status {
+        Status::from_header_map(answer.headers()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn row_113_a_panic_is_answered_internal_and_counted() {
+        let heard = Arc::new(Heard::default());
+        let when_polled = guarded(&heard, |_| async { panic!("a seed: 0707") });
+        let status = status_of(&when_polled.oneshot(encrypt()).await.unwrap());
+        assert_eq!(status.code(), Code::Internal);
+        assert!(!status.message().contains("0707"));
+        let when_called = guarded(&heard, |_| -> std::future::Ready<Answer> {
+            panic!("at once")
+        });
+        let status = status_of(&when_called.oneshot(encrypt()).await.unwrap());
+        assert_eq!(status.code(), Code::Internal);
+        assert_eq!(*heard.panics.lock().unwrap(), 2);
+        assert_eq!(*heard.refusals.lock().unwrap(), [Reason::Fault; 2]);
+        assert_eq!(
+            *heard.requests.lock().unwrap(),
+            [(Method::Encrypt, Code::Internal); 2]
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_never_ends_is_answered_at_the_deadline() {
+        let heard = Arc::new(Heard::default());
+        let service = guarded(&heard, |_| std::future::pending());
+        let began = tokio::time::Instant::now();
+        let status = status_of(&service.oneshot(encrypt()).await.unwrap());
+        assert_eq!(status.code(), Code::DeadlineExceeded);
+        assert_eq!(began.elapsed().as_millis(), 2500);
+        assert_eq!(*heard.refusals.lock().unwrap(), [Reason::Deadline]);
+    }
+
+    #[tokio::test]
+    async fn a_call_whose_client_goes_away_counts_as_cancelled() {
+        let heard = Arc::new(Heard::default());
+        let mut service = guarded(&heard, |_| std::future::pending());
+        drop(service.ready().await.unwrap().call(encrypt()));
+        assert_eq!(
+            *heard.requests.lock().unwrap(),
+            [(Method::Encrypt, Code::Cancelled)]
+        );
+        assert_eq!(*heard.refusals.lock().unwrap(), []);
+    }
+
+    #[tokio::test]
+    async fn a_refusal_counts_once_by_the_reason_that_the_service_gave() {
+        let heard = Arc::new(Heard::default());
+        let service = guarded(&heard, |_| async {
+            let mut status = Status::not_found("no such key");
+            let reason = MetadataValue::from_static(Reason::UnknownKey.as_str());
+            status.metadata_mut().insert(REASON_METADATA, reason);
+            status.into_http()
+        });
+        service.oneshot(encrypt()).await.unwrap();
+        assert_eq!(*heard.refusals.lock().unwrap(), [Reason::UnknownKey]);
+        assert_eq!(
+            *heard.requests.lock().unwrap(),
+            [(Method::Encrypt, Code::NotFound)]
+        );
+    }
+
+    #[tokio::test]
+    async fn calls_beyond_the_limit_of_a_connection_are_shed() {
+        let heard = Arc::new(Heard::default());
+        let caller = Caller::new(1, 0, 1);
+        let request = || {
+            let mut request = encrypt();
+            request.extensions_mut().insert(caller.clone());
+            request
+        };
+        let mut service = guarded(&heard, |_| std::future::pending());
+        let mut running = Box::pin(service.call(request()));
+        assert!((&mut running).now_or_never().is_none());
+        let status = status_of(&service.call(request()).await.unwrap());
+        assert_eq!(status.code(), Code::ResourceExhausted);
+        assert_eq!(*heard.refusals.lock().unwrap(), [Reason::Overload]);
+    }
+}

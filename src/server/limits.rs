@@ -27,6 +27,8 @@ pub struct Limits {
     pub keepalive_interval: Duration,
     /// … and is cut off if it gives none in this time.
     pub keepalive_timeout: Duration,
+    /// A peer that reads nothing this long while there is something for it is cut off.
+    pub write_stall: Duration,
     /// From the signal to stop until calls that still run are cut off.
     pub drain: Duration,
     /// How often the socket file is looked for.
@@ -46,6 +48,7 @@ impl Default for Limits {
             local_error_resets: 64,
             keepalive_interval: Duration::from_secs(30),
             keepalive_timeout: Duration::from_secs(10),
+            write_stall: Duration::from_secs(10),
             drain: Duration::from_secs(4),
             socket_check: Duration::from_secs(1),
         }

@@ -5,10 +5,12 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::UnixStream;
 use tokio::sync::Semaphore;
+use tokio::time::Sleep;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::Connected;
 
@@ -34,37 +36,78 @@ impl Caller {
     }
 }
 
+/// What a peer that may be served is given.
+pub(super) struct Admission {
+    pub(super) caller: Caller,
+    pub(super) slot: Slot,
+    pub(super) observer: Arc<dyn Observer>,
+    pub(super) cut: CancellationToken,
+    pub(super) patience: Duration,
+}
+
 /// A stream to a peer, with all that ends when it is closed.
 pub(crate) struct Peer {
     stream: UnixStream,
     caller: Caller,
     /// Ready when every connection is to end at once.
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// How long the peer may leave us waiting to write.
+    patience: Duration,
+    /// Runs while a write waits. HTTP/2's keepalive does not help there: it would close the
+    /// connection with a frame that waits behind that write.
+    stalled: Option<Pin<Box<Sleep>>>,
     observer: Arc<dyn Observer>,
     _slot: Slot,
 }
 
 impl Peer {
-    pub(super) fn new(
-        stream: UnixStream,
-        caller: Caller,
-        slot: Slot,
-        observer: Arc<dyn Observer>,
-        cut: CancellationToken,
-    ) -> Self {
+    pub(super) fn new(stream: UnixStream, admission: Admission) -> Self {
+        let Admission {
+            caller,
+            slot,
+            observer,
+            cut,
+            patience,
+        } = admission;
         observer.connection_opened();
         let cut = Box::pin(cut.cancelled_owned());
         Self {
             stream,
             caller,
             cut,
+            patience,
+            stalled: None,
             observer,
             _slot: slot,
         }
     }
 
-    fn is_cut(&mut self, cx: &mut Context<'_>) -> bool {
-        self.cut.as_mut().poll(cx).is_ready()
+    /// Fails where every connection is to end at once.
+    fn check_cut(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        match self.cut.as_mut().poll(cx) {
+            Poll::Ready(()) => Err(io::ErrorKind::ConnectionAborted.into()),
+            Poll::Pending => Ok(()),
+        }
+    }
+
+    /// Passes on how a write went, and fails where the peer has read nothing for too long.
+    fn watch<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        write: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if write.is_ready() {
+            self.stalled = None;
+            return write;
+        }
+        let patience = self.patience;
+        let stalled = self
+            .stalled
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
+        stalled
+            .as_mut()
+            .poll(cx)
+            .map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
@@ -96,9 +139,7 @@ impl AsyncRead for Peer {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.is_cut(cx) {
-            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
-        }
+        self.check_cut(cx)?;
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
@@ -109,10 +150,9 @@ impl AsyncWrite for Peer {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        if self.is_cut(cx) {
-            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
-        }
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        self.check_cut(cx)?;
+        let write = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.watch(cx, write)
     }
 
     fn poll_write_vectored(
@@ -120,10 +160,9 @@ impl AsyncWrite for Peer {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        if self.is_cut(cx) {
-            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
-        }
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        self.check_cut(cx)?;
+        let write = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.watch(cx, write)
     }
 
     fn is_write_vectored(&self) -> bool {
