@@ -132,11 +132,14 @@ pub(super) async fn bad_input(calls: &mut Calls<'_>, report: &mut Report, wrappe
         .collect();
     refused(calls, report, Check::Truncated, &cut, MUST_REFUSE).await;
 
-    let unknown = ["unknown-to-every-plugin".to_owned(), longer(&sealed.key_id)].map(|key_id| {
-        EncryptResponse {
-            key_id,
-            ..sealed.clone()
-        }
+    let unknown = [
+        "unknown-to-every-plugin".to_owned(),
+        like(&sealed.key_id),
+        longer(&sealed.key_id),
+    ]
+    .map(|key_id| EncryptResponse {
+        key_id,
+        ..sealed.clone()
     });
     let means = "an object's key id proves nothing: who counts what a key still protects, before it \
                  is destroyed, may count wrong";
@@ -145,14 +148,21 @@ pub(super) async fn bad_input(calls: &mut Calls<'_>, report: &mut Report, wrappe
     other_annotations(calls, report, &seed[..], sealed).await;
 }
 
-/// Another key id of legal length.
-fn longer(key_id: &str) -> String {
+/// Another key id, probably as well-formed.
+fn like(key_id: &str) -> String {
     let mut other = key_id.to_owned();
-    if other.len() == MAX_KEY_ID {
-        other.pop();
-    }
-    other.push('0');
+    let last = other.pop();
+    other.push(if last == Some('0') { '1' } else { '0' });
     other
+}
+
+/// A longer key id, but not too long.
+fn longer(key_id: &str) -> String {
+    if key_id.len() == MAX_KEY_ID {
+        like(key_id)
+    } else {
+        format!("{key_id}0")
+    }
 }
 
 async fn refused(

@@ -1,16 +1,9 @@
 //! What the probe found: a line for each check, with what kube-apiserver would do.
 
 use std::fmt;
-use std::io::{self, Write};
 
 use serde::Serialize;
 
-use crate::cli::output::{Answer, Style};
-
-/// Columns of a terminal that every screen fits in.
-const WIDTH: usize = 80;
-/// Where the second and the third column start.
-const COLUMNS: (usize, usize) = (37, 55);
 /// Longest text of a plugin that is shown, in characters.
 const MAX_TEXT: usize = 240;
 
@@ -164,7 +157,7 @@ pub struct Report {
 
 impl Report {
     /// Nothing found yet.
-    pub(super) fn new(socket: String) -> Self {
+    pub(crate) fn new(socket: String) -> Self {
         Self {
             socket,
             key_id: String::new(),
@@ -177,7 +170,7 @@ impl Report {
     }
 
     /// A check that went well.
-    pub(super) fn ok(&mut self, check: Check, found: impl Into<String>) {
+    pub(crate) fn ok(&mut self, check: Check, found: impl Into<String>) {
         let found = printable(&found.into());
         self.lines.push(Line {
             check,
@@ -188,7 +181,7 @@ impl Report {
     }
 
     /// A check that did not.
-    pub(super) fn fault(
+    pub(crate) fn fault(
         &mut self,
         check: Check,
         verdict: Verdict,
@@ -205,7 +198,7 @@ impl Report {
     }
 
     /// Worth knowing.
-    pub(super) fn note(&mut self, note: impl Into<String>) {
+    pub(crate) fn note(&mut self, note: impl Into<String>) {
         self.notes.push(printable(&note.into()));
     }
 
@@ -215,92 +208,8 @@ impl Report {
     }
 }
 
-impl Answer for Report {
-    const KIND: &'static str = "Probe";
-
-    fn text(&self, out: &mut dyn Write, style: Style) -> io::Result<()> {
-        self.write(out, Paint(Some(style)))
-    }
-}
-
-impl Report {
-    fn write(&self, out: &mut dyn Write, paint: Paint) -> io::Result<()> {
-        writeln!(out, "{}", self.socket)?;
-        if !self.key_id.is_empty() {
-            let answers = format!("version {}, key id {}", self.version, self.key_id);
-            writeln!(out, "{}", wrap(&answers, 0))?;
-        }
-        let (second, third) = COLUMNS;
-        let heading = format!(
-            "{:second$}{:2$}FOUND",
-            "CHECK",
-            "THE APISERVER",
-            third - second
-        );
-        writeln!(out, "{heading}")?;
-        for line in &self.lines {
-            line.write(out, paint)?;
-        }
-        for note in &self.notes {
-            writeln!(out, "{}", wrap(&format!("note: {note}"), 6))?;
-        }
-        let all = self.lines.len();
-        let wrong = self
-            .lines
-            .iter()
-            .filter(|line| line.verdict != Verdict::Ok)
-            .count();
-        let (worst, sum) = match wrong {
-            0 => (Verdict::Ok, format!("{all} checks, all ok")),
-            1 => (Verdict::Refuse, format!("1 of {all} checks is not ok")),
-            _ => (
-                Verdict::Refuse,
-                format!("{wrong} of {all} checks are not ok"),
-            ),
-        };
-        writeln!(out, "{}", paint.as_verdict(worst, &sum))
-    }
-}
-
-impl Line {
-    fn write(&self, out: &mut dyn Write, paint: Paint) -> io::Result<()> {
-        let (second, third) = COLUMNS;
-        let verdict = format!("{:1$}", self.verdict, third - second);
-        let painted = paint.as_verdict(self.verdict, &verdict);
-        let beside = third + self.found.chars().count() <= WIDTH;
-        let found = if beside { self.found.as_str() } else { "" };
-        writeln!(
-            out,
-            "{}",
-            format!("{:second$}{painted}{found}", self.check.title()).trim_end()
-        )?;
-        if !beside {
-            writeln!(out, "{}", wrap(&format!("    found: {}", self.found), 11))?;
-        }
-        if !self.means.is_empty() {
-            writeln!(out, "{}", wrap(&format!("    means: {}", self.means), 11))?;
-        }
-        Ok(())
-    }
-}
-
-/// Colours by verdict, or none.
-#[derive(Debug, Clone, Copy)]
-struct Paint(Option<Style>);
-
-impl Paint {
-    fn as_verdict(self, verdict: Verdict, text: &str) -> String {
-        match (self.0, verdict) {
-            (None, _) => text.to_owned(),
-            (Some(style), Verdict::Ok) => style.good(text),
-            (Some(style), Verdict::NotNotice | Verdict::Coast) => style.warn(text),
-            (Some(style), Verdict::Refuse) => style.bad(text),
-        }
-    }
-}
-
 /// A plugin's text as a terminal may show it: no control or invisible characters, not too long.
-pub(super) fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     let mut shown = String::new();
     for (at, char) in text.chars().enumerate() {
         match char {
@@ -313,38 +222,6 @@ pub(super) fn printable(text: &str) -> String {
         }
     }
     shown
-}
-
-/// Breaks a text between words, and words that are too long anywhere; `indent` spaces stand before
-/// every line but the first.
-fn wrap(text: &str, indent: usize) -> String {
-    let leading = text.len() - text.trim_start().len();
-    let mut lines = vec![" ".repeat(leading)];
-    let mut room = WIDTH - leading;
-    for (at, word) in text.split_whitespace().enumerate() {
-        let mut word: Vec<char> = word.chars().collect();
-        if at > 0 && word.len() < room {
-            word.insert(0, ' ');
-        } else if at > 0 {
-            lines.push(" ".repeat(indent));
-            room = WIDTH - indent;
-        }
-        while word.len() > room {
-            let rest = word.split_off(room);
-            append(&mut lines, &word);
-            lines.push(" ".repeat(indent));
-            (word, room) = (rest, WIDTH - indent);
-        }
-        room -= word.len();
-        append(&mut lines, &word);
-    }
-    lines.join("\n")
-}
-
-fn append(lines: &mut [String], word: &[char]) {
-    if let Some(line) = lines.last_mut() {
-        line.extend(word);
-    }
 }
 
 #[cfg(test)]

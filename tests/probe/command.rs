@@ -96,20 +96,71 @@ async fn what_kube_apiserver_would_not_parse_is_exit_2() {
 
 #[tokio::test]
 async fn flags_reach_the_probe() {
-    let (_dir, plugin) = started(Faults::none().decrypt(|_, _| Err(Fail::Hang)));
+    let (_dir, plugin) = started(Faults::none());
     let socket = plugin.socket.to_str().unwrap();
-    let args = [socket, "--timeout", "1s", "--status-version", "v2beta1"];
-    let output = output(command(args)).await;
+    let output = output(command([socket, "--status-version", "v2beta1"])).await;
     assert_eq!(output.status.code(), Some(3), "{output:?}");
     let table = text(&output.stdout);
-    assert!(table.contains("no answer within 1s"), "{table}");
     assert!(table.contains("got v2, wanted v2beta1"), "{table}");
 }
 
 #[tokio::test]
-async fn repeat_tells_what_changes_until_interrupted() {
+async fn the_time_limit_is_that_of_the_flag() {
+    let (_dir, plugin) = started(Faults::none().status(|_, _| Err(Fail::Hang)));
+    let socket = plugin.socket.to_str().unwrap();
+    let output = output(command([socket, "--timeout", "100ms"])).await;
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+    let table = text(&output.stdout);
+    assert!(table.contains("no answer within 100ms"), "{table}");
+}
+
+/// Runs `--repeat` until it has told what it found `lines` times. `told` is called after each. The
+/// answer is the report, the lines, and the exit code after an interrupt.
+async fn repeated(
+    plugin: &Plugin,
+    lines: usize,
+    told: impl Fn() + Send + 'static,
+) -> (Vec<String>, Vec<String>, Option<i32>) {
+    let mut command = command([plugin.socket.as_os_str(), OsStr::new("--repeat")]);
+    let mut child = Process(command.stdout(Stdio::piped()).spawn().unwrap());
+    let mut stdout = BufReader::new(child.0.stdout.take().unwrap())
+        .lines()
+        .map(Result::unwrap);
+    let watching = tokio::task::spawn_blocking(move || {
+        let (mut report, mut changes) = (Vec::new(), Vec::new());
+        while changes.len() < lines {
+            let line = stdout.next().unwrap();
+            if line.contains("Z  ") {
+                changes.push(line);
+                told();
+            } else {
+                report.push(line);
+            }
+        }
+        kill_process(Pid::from_child(&child.0), Signal::INT).unwrap();
+        changes.extend(stdout);
+        (report, changes, child.0.wait().unwrap().code())
+    });
+    watching.await.unwrap()
+}
+
+#[tokio::test]
+async fn repeat_ends_with_0_while_all_is_well() {
+    let (_dir, plugin) = started(Faults::none());
+    let (report, changes, code) = repeated(&plugin, 1, || {}).await;
+    assert_eq!(report.last().unwrap(), "21 checks, all ok");
+    let [change] = &changes[..] else {
+        panic!("{changes:?}")
+    };
+    let wanted = "Z  ready; the apiserver reads and writes, key id double-1";
+    assert!(change.ends_with(wanted), "{change}");
+    assert_eq!(code, Some(0));
+}
+
+#[tokio::test]
+async fn repeat_tells_what_changes() {
     let unwell = Arc::new(AtomicBool::new(true));
-    let hook = Arc::clone(&unwell);
+    let (hook, mend) = (Arc::clone(&unwell), unwell);
     let faults = Faults::none().status(move |_, _| {
         if hook.load(Ordering::SeqCst) {
             Err(failed())
@@ -118,29 +169,27 @@ async fn repeat_tells_what_changes_until_interrupted() {
         }
     });
     let (_dir, plugin) = started(faults);
-
-    let mut command = command([plugin.socket.as_os_str(), OsStr::new("--repeat")]);
-    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
-    let stdout = BufReader::new(child.stdout.take().unwrap());
-    let watching = tokio::task::spawn_blocking(move || {
-        let mut lines = stdout
-            .lines()
-            .map(Result::unwrap)
-            .skip_while(|line| !line.contains("Z  "));
-        let first = lines.next().unwrap();
-        unwell.store(false, Ordering::SeqCst);
-        let second = lines.next().unwrap();
-        kill_process(Pid::from_child(&child), Signal::INT).unwrap();
-        (first, second, lines.count(), child.wait().unwrap())
-    });
-    let (first, second, more, status) = watching.await.unwrap();
+    let (_, changes, code) =
+        repeated(&plugin, 2, move || mend.store(false, Ordering::SeqCst)).await;
+    let [first, second] = &changes[..] else {
+        panic!("{changes:?}")
+    };
     let problem = "not ready; the apiserver neither reads nor writes; Status: Internal: asked for";
     assert!(first.ends_with(problem), "{first}");
     assert!(
-        second.ends_with("Z  ready; the apiserver reads and writes, key id double-1"),
+        second.ends_with("ready; the apiserver reads and writes, key id double-1"),
         "{second}"
     );
-    assert_eq!(more, 0);
-    // It was not well at first.
-    assert_eq!(status.code(), Some(3));
+    assert_eq!(code, Some(3));
+}
+
+#[tokio::test]
+async fn repeat_remembers_what_was_not_well() {
+    // The report asks for Status eight times.
+    let faults = Faults::none().status(|nth, _| if nth < 8 { Ok(()) } else { Err(failed()) });
+    let (_dir, plugin) = started(faults);
+    let (report, changes, code) = repeated(&plugin, 1, || {}).await;
+    assert_eq!(report.last().unwrap(), "21 checks, all ok");
+    assert!(changes[0].contains("Z  not ready"), "{changes:?}");
+    assert_eq!(code, Some(3));
 }

@@ -176,6 +176,14 @@ mod bad_input {
     async fn a_key_id_that_does_not_count_is_found() {
         let report = probed(mended(|request| request.key_id = KEY_ID.to_owned())).await;
         only_fault(&report, Check::UnknownKeyId, Verdict::NotNotice, "taken");
+        // Its last character does not count.
+        let report = probed(mended(|request| {
+            if request.key_id.len() == KEY_ID.len() {
+                request.key_id = KEY_ID.to_owned();
+            }
+        }))
+        .await;
+        only_fault(&report, Check::UnknownKeyId, Verdict::NotNotice, "taken");
         // Only its beginning counts.
         let report = probed(mended(|request| request.key_id.truncate(KEY_ID.len()))).await;
         only_fault(&report, Check::UnknownKeyId, Verdict::NotNotice, "taken");
@@ -214,10 +222,10 @@ mod bad_input {
         );
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_call_that_hangs_is_found() {
         let faults = Faults::none().decrypt(|_, opened| opened.map_err(|_| Fail::Hang));
-        let report = probed_within(faults, SHORT, None).await;
+        let report = probed_within(faults, TIMEOUT, None).await;
         for check in [Check::FlippedBit, Check::Truncated, Check::UnknownKeyId] {
             let line = report.line(check).unwrap();
             assert_eq!(line.verdict, Verdict::NotNotice, "{report:#?}");
@@ -264,20 +272,24 @@ mod bad_input {
 
     #[tokio::test]
     async fn a_seed_that_was_lost_on_the_way_is_found() {
-        let fell = AtomicBool::new(false);
-        let faults = Faults::none().decrypt(move |_, opened| {
-            if fell.fetch_or(opened.is_err(), Ordering::SeqCst) && opened.is_ok() {
-                return Err(failed());
-            }
-            Ok(opened?)
-        });
-        let report = probed(faults).await;
-        let line = report.line(Check::StillWell).unwrap();
-        assert_eq!(line.verdict, Verdict::Coast, "{report:#?}");
-        assert!(
-            line.found.contains("Decrypt: Internal: asked for"),
-            "{report:#?}"
-        );
+        type Answer = fn() -> Result<Vec<u8>, Fail>;
+        let lost: [(Answer, &str); 2] = [
+            (|| Err(failed()), "Decrypt: Internal: asked for"),
+            (|| Ok(vec![0; 32]), "Decrypt gives other bytes"),
+        ];
+        for (answer, found) in lost {
+            let fell = AtomicBool::new(false);
+            let faults = Faults::none().decrypt(move |_, opened| {
+                if fell.fetch_or(opened.is_err(), Ordering::SeqCst) && opened.is_ok() {
+                    return answer();
+                }
+                Ok(opened?)
+            });
+            let report = probed(faults).await;
+            let line = report.line(Check::StillWell).unwrap();
+            assert_eq!(line.verdict, Verdict::Coast, "{report:#?}");
+            assert_eq!(line.found, found, "{report:#?}");
+        }
     }
 }
 

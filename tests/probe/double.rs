@@ -16,8 +16,9 @@ use http::HeaderValue;
 use tokio::net::UnixListener;
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::body::Body;
 use tonic::{Request, Response, Status};
-use tower::util::MapResponse;
+use tower::util::{MapRequest, MapResponse};
 
 /// The key id of a plugin without faults.
 pub(crate) const KEY_ID: &str = "double-1";
@@ -223,6 +224,11 @@ impl Plugin {
             wrapped: Mutex::new(HashMap::new()),
         };
         let service = KeyManagementServiceServer::from_arc(Arc::new(double));
+        let service = MapRequest::new(service, |request: http::Request<Body>| {
+            assert_eq!(request.uri().authority().unwrap(), "localhost");
+            assert!(request.headers().contains_key("grpc-timeout"));
+            request
+        });
         let service = MapResponse::new(service, move |mut response: http::Response<_>| {
             if let (Some(raw), Some(message)) =
                 (raw_message, response.headers_mut().get_mut("grpc-message"))

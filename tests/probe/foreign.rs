@@ -1,7 +1,7 @@
 //! A real plugin that somebody else wrote: Go, the service package of k8s.io/kms, grpc-go.
 
 use std::collections::BTreeSet;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use super::*;
 use crate::components::component;
@@ -34,24 +34,14 @@ const FAULTS: [(&str, Check, Verdict); 20] = [
     ("wrong-version", Check::Version, Verdict::Refuse),
 ];
 
-/// A process that ends with the test.
-struct GoPlugin(Child);
-
-impl Drop for GoPlugin {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-async fn probed_go(program: &Path, flags: &[&str]) -> Report {
+async fn probed_go(program: &Path, flags: &[&str], timeout: Duration) -> Report {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("go.sock");
     let mut command = Command::new(program);
     command.arg("-listen").arg(&socket).args(flags);
-    let _plugin = GoPlugin(command.spawn().unwrap());
+    let _plugin = Process(command.spawn().unwrap());
     // The first call waits until the plugin listens.
-    let client = Client::new(Endpoint::Path(socket), TIMEOUT);
+    let client = Client::new(Endpoint::Path(socket), timeout);
     let seeds = Seeds::generate().unwrap();
     probe("go.sock".to_owned(), &client, &seeds, None).await
 }
@@ -61,7 +51,7 @@ async fn a_good_go_plugin_is_all_ok() {
     let Some(program) = component("go-plugin") else {
         return;
     };
-    let report = probed_go(&program, &["-key-id", "go-7"]).await;
+    let report = probed_go(&program, &["-key-id", "go-7"], PATIENT).await;
     all_ok(&report);
     assert_eq!(report.key_id, "go-7");
     noted(&report, "ignores annotations");
@@ -73,7 +63,9 @@ async fn every_fault_of_the_go_plugin_is_found() {
         return;
     };
     for (fault, check, verdict) in FAULTS {
-        let report = probed_go(&program, &["-fault", fault]).await;
+        // The slow one takes 4 s for each answer.
+        let timeout = if fault == "slow" { TIMEOUT } else { PATIENT };
+        let report = probed_go(&program, &["-fault", fault], timeout).await;
         let first = report.lines.iter().find(|line| line.verdict != Verdict::Ok);
         let first = first.map(|line| (line.check, line.verdict));
         assert_eq!(first, Some((check, verdict)), "{fault}: {report:#?}");
