@@ -12,7 +12,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use rustix::fs::{FlockOperation, OFlags};
@@ -27,6 +27,10 @@ use crate::header::DocumentHash;
 const KEPT: usize = 10;
 /// How often a change is looked for.
 const POLL: Duration = Duration::from_secs(1);
+
+/// How long another process's commit is waited for, and how often it is looked for.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+const LOCK_RETRY: Duration = Duration::from_millis(5);
 
 /// What the folder's file system may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -202,12 +206,20 @@ pub fn kept_copies(keyring: &Path) -> Vec<u64> {
 }
 
 /// Taken for as long as the value lives. The file stays: removing it would let two in.
+///
+/// Who holds it is in a commit, which takes as long as a few fsyncs; so it is waited for. That it is
+/// held says nothing about who will have been first.
 fn lock(path: &Path) -> Result<File, StorageError> {
     let file = open_lock(path).map_err(io_error("opening", path))?;
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(StorageError::Conflict),
-        Err(e) => Err(io_error("locking", path)(e.into())),
+    let begun = Instant::now();
+    loop {
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(file),
+            Err(rustix::io::Errno::WOULDBLOCK) if begun.elapsed() < LOCK_PATIENCE => {
+                std::thread::sleep(LOCK_RETRY);
+            }
+            Err(e) => return Err(io_error("locking", path)(e.into())),
+        }
     }
 }
 
