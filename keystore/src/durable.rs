@@ -10,7 +10,7 @@
 //! failure, so a second one would lie.
 
 use std::ffi::OsString;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
@@ -30,19 +30,29 @@ pub(crate) struct Replacement<'a> {
 
 /// Reads a whole file of at most `max` bytes, never through a symbolic link.
 pub fn read(path: &Path, max: u64) -> Result<Vec<u8>, StorageError> {
-    open_and_read(path, max).map(|(_, bytes)| bytes)
+    open_and_read(path, max, |_| Ok(())).map(|(_, bytes)| bytes)
 }
 
-/// As [`read`], and makes what was read durable: whoever put it there may not have synced it.
-pub(crate) fn read_synced(path: &Path, max: u64) -> Result<Vec<u8>, StorageError> {
+/// As [`read`] where `check` passes, and makes what was read durable: whoever put it there may not
+/// have synced it.
+pub(crate) fn read_synced(
+    path: &Path,
+    max: u64,
+    check: impl FnOnce(&Metadata) -> Result<(), StorageError>,
+) -> Result<Vec<u8>, StorageError> {
     // The file that was read is synced, whatever lies under its name by now.
-    let (file, bytes) = open_and_read(path, max)?;
+    let (file, bytes) = open_and_read(path, max, check)?;
     file.sync_all().map_err(io_error("syncing", path))?;
     sync_folder(path).map_err(io_error("syncing the folder of", path))?;
     Ok(bytes)
 }
 
-fn open_and_read(path: &Path, max: u64) -> Result<(File, Vec<u8>), StorageError> {
+/// Everything is asked of the open file: under its name another one may lie a moment later.
+fn open_and_read(
+    path: &Path,
+    max: u64,
+    check: impl FnOnce(&Metadata) -> Result<(), StorageError>,
+) -> Result<(File, Vec<u8>), StorageError> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
     let file = match rustix::fs::open(path, flags, Mode::empty()) {
         Ok(fd) => File::from(fd),
@@ -59,6 +69,7 @@ fn open_and_read(path: &Path, max: u64) -> Result<(File, Vec<u8>), StorageError>
             cause: "it is not a regular file; name one".to_owned(),
         });
     }
+    check(&metadata)?;
     // One byte more than allowed is enough for the reader to refuse it.
     let mut bytes = Vec::with_capacity(usize::try_from(metadata.len().min(max) + 1).unwrap_or(0));
     (&file)

@@ -7,7 +7,7 @@
 //! → rename the new one over it → make the folder durable → drop all but the last 10 kept ones
 //! ```
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -84,8 +84,9 @@ impl FileStorage {
 
     /// What lies there, durable: no ciphertext may leave under a key that a power loss takes away.
     fn read(&self) -> Result<Vec<u8>, StorageError> {
-        check_file(&self.path)?;
-        durable::read_synced(&self.path, MAX_LEN as u64)
+        durable::read_synced(&self.path, MAX_LEN as u64, |file| {
+            check_file(&self.path, file)
+        })
     }
 
     fn commit_now(
@@ -238,10 +239,7 @@ fn open_lock(path: &Path) -> io::Result<File> {
 }
 
 /// Refuses a keyring that others may change. It is sealed, so a group may read it (for backups).
-fn check_file(path: &Path) -> Result<(), StorageError> {
-    let Ok(metadata) = std::fs::symlink_metadata(path) else {
-        return Ok(());
-    };
+fn check_file(path: &Path, metadata: &Metadata) -> Result<(), StorageError> {
     let folder = std::fs::metadata(folder_of(path)).map_err(io_error("looking at", path))?;
     let not_safe = |cause: String| {
         Err(StorageError::Unsafe {
@@ -250,7 +248,7 @@ fn check_file(path: &Path) -> Result<(), StorageError> {
         })
     };
     let owners = [0, rustix::process::geteuid().as_raw(), folder.uid()];
-    if metadata.is_file() && metadata.mode() & 0o027 != 0 {
+    if metadata.mode() & 0o027 != 0 {
         let mode = metadata.mode() & 0o7777;
         return not_safe(format!(
             "its mode is {mode:04o}; run chmod 0600 (or 0640) on it"
