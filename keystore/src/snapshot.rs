@@ -89,11 +89,20 @@ impl Snapshot {
     /// Seals one seed under `id`, and opens the result again before it is returned:
     /// kube-apiserver never checks what it stores.
     pub fn seal(&self, id: &KeyId, seed: &[u8]) -> Result<Vec<u8>, Refusal> {
+        self.seal_by(id, |key| key.seal(seed))
+    }
+
+    /// Seals by the key `id`. A sealed seed that does not open again is the last one of this process.
+    fn seal_by(
+        &self,
+        id: &KeyId,
+        seal: impl FnOnce(&SeedKey) -> Result<Vec<u8>, EnvelopeError>,
+    ) -> Result<Vec<u8>, Refusal> {
         self.may_write()?;
         if !self.may_seal(id) {
             return Err(self.refusal_of(id));
         }
-        self.seed_key(id)?.seal(seed).map_err(|e| {
+        seal(self.seed_key(id)?).map_err(|e| {
             if e == EnvelopeError::SelfCheck {
                 self.self_check_failed.store(true, Ordering::Relaxed);
             }
@@ -181,5 +190,48 @@ impl View {
             Self::Open(snapshot) => Ok(snapshot),
             Self::Closed(why) => Err(Refusal::NotOpen(why.clone())),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Keystore;
+    use crate::testing::{NOW, open_keystore, rotate};
+
+    fn snapshot(keystore: &Keystore) -> Arc<Snapshot> {
+        keystore.view().snapshot().unwrap().clone()
+    }
+
+    #[tokio::test]
+    async fn row_36_a_failed_self_check_ends_status_and_encrypt_for_good() {
+        let (keystore, _) = open_keystore().await;
+        let before = snapshot(&keystore);
+        let old = before.primary().unwrap();
+        let sealed = before.seal(&old, &[7; 32]).unwrap();
+
+        let failed = before.seal_by(&old, |_| Err(EnvelopeError::SelfCheck));
+        assert_eq!(failed, Err(Refusal::SelfCheckFailed));
+        let new = rotate(&keystore).await;
+        keystore.sync(NOW).await.unwrap();
+        // The snapshot that a request may still hold, and every later one.
+        for (snapshot, id) in [(before, old), (snapshot(&keystore), new)] {
+            assert_eq!(snapshot.primary(), Err(Refusal::SelfCheckFailed));
+            let refused = snapshot.seal_by(&id, |_| panic!("it still seals"));
+            assert_eq!(refused, Err(Refusal::SelfCheckFailed));
+            assert_eq!(*snapshot.open(&old, &sealed).unwrap(), [7; 32]);
+        }
+    }
+
+    #[tokio::test]
+    async fn other_failures_of_sealing_end_nothing() {
+        let (keystore, _) = open_keystore().await;
+        let snapshot = snapshot(&keystore);
+        let id = snapshot.primary().unwrap();
+        for error in [EnvelopeError::Random, EnvelopeError::SeedLength(0)] {
+            assert!(snapshot.seal_by(&id, |_| Err(error)).is_err());
+        }
+        assert_eq!(snapshot.primary(), Ok(id));
+        snapshot.seal(&id, &[7; 32]).unwrap();
     }
 }
