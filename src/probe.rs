@@ -2,13 +2,13 @@
 //! about each answer, and looks further than the apiserver does.
 //!
 //! - [`validate`]: the apiserver's own checks of one answer; pure.
-//! - [`probe`]: one conversation. First what the apiserver does at its start (Status, Encrypt), then
-//!   what it does later, then what it never does: `probe/beyond.rs`.
+//! - [`probe`]: one conversation. First what the apiserver does at its start (Status, Encrypt),
+//!   then what it does later, then what it never does: `probe/beyond.rs`.
 //! - [`watch`]: what the apiserver remembers of a plugin from one Status to the next.
 //! - [`report`]: what was found.
 //!
-//! The seeds are random and encrypt nothing. A plugin is not changed by being probed, but its log will
-//! speak of damaged input.
+//! The seeds are random and encrypt nothing. A plugin is not changed by being probed, but its log
+//! will speak of damaged input.
 
 mod beyond;
 mod call;
@@ -35,8 +35,8 @@ const DECRYPT_GOAL: Duration = Duration::from_millis(10);
 
 const NOTHING_WORKS: &str = "an apiserver that starts now neither reads nor writes; a running one \
                              writes for up to 3 minutes more";
-const NEVER_READY: &str = "the apiserver is never ready, and keeps its old configuration at a reload; \
-                           once started it reads and writes nevertheless";
+const NEVER_READY: &str = "the apiserver is never ready, and keeps its old configuration at a \
+                           reload; once started it reads and writes nevertheless";
 const UNREADY: &str = "every running apiserver is not ready until it restarts";
 const COASTS: &str = "the apiserver tries again every few seconds; when nothing is good for 3 \
                       minutes, writes stop, and an apiserver that starts meanwhile reads nothing";
@@ -73,8 +73,8 @@ pub async fn probe(
     report
 }
 
-/// Asks as a running apiserver does, once: Status, and Encrypt if the key id is new to it. `now` is of
-/// any clock that never goes back.
+/// Asks as a running apiserver does, once: Status, and Encrypt if the key id is new to it. `now` is
+/// of any clock that never goes back.
 pub async fn look(
     client: &Client,
     seeds: &Seeds,
@@ -265,8 +265,8 @@ async fn stable(calls: &mut Calls<'_>, report: &mut Report, first: &StatusRespon
     }
 }
 
-/// Has a second seed wrapped, and the first once more, each after a Status as the apiserver does when
-/// the key id has changed.
+/// Has a second seed wrapped, and the first once more, each after a Status as the apiserver does
+/// when the key id has changed.
 async fn more_seeds<'a>(
     calls: &mut Calls<'_>,
     report: &mut Report,

@@ -1,5 +1,5 @@
-//! `claviger probe` finds every way in which a plugin can be wrong, and says what kube-apiserver would
-//! do about it. The peers are a double that misbehaves, and a real plugin in Go.
+//! `claviger probe` finds every way in which a plugin can be wrong, and says what kube-apiserver
+//! would do about it. The peers are a double that misbehaves, and a real plugin in Go.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 

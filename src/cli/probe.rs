@@ -97,8 +97,8 @@ fn seeds() -> Result<Seeds, Failure> {
     })
 }
 
-/// Asks as a running apiserver does and prints what changes, for ever. `well` becomes false when the
-/// apiserver would not be ready.
+/// Asks as a running apiserver does and prints what changes, for ever. `well` becomes false when
+/// the apiserver would not be ready.
 async fn repeat(client: &Client, output: &Output, well: &mut bool) -> Result<Infallible, Failure> {
     let (started, mut apiserver, mut last) = (Instant::now(), Apiserver::default(), None);
     loop {

@@ -9,8 +9,8 @@ use super::report::{Check, Report, Verdict};
 use super::validate::{MAX_KEY_ID, SEED};
 
 const LOST: &str = "every object written now is unreadable once this or another apiserver starts";
-const MUST_REFUSE: &str = "what etcd holds is not authenticated: a damaged or forged object is given \
-                           a wrong key, which the apiserver then keeps for a day";
+const MUST_REFUSE: &str = "what etcd holds is not authenticated: a damaged or forged object is \
+                           given a wrong key, which the apiserver then keeps for a day";
 const NO_ANSWER: &str = "bad input must be refused; one damaged object in etcd could do this to \
                          every request";
 
@@ -141,8 +141,8 @@ pub(super) async fn bad_input(calls: &mut Calls<'_>, report: &mut Report, wrappe
         key_id,
         ..sealed.clone()
     });
-    let means = "an object's key id proves nothing: who counts what a key still protects, before it \
-                 is destroyed, may count wrong";
+    let means = "an object's key id proves nothing: who counts what a key still protects, before \
+                 it is destroyed, may count wrong";
     refused(calls, report, Check::UnknownKeyId, &unknown, means).await;
 
     other_annotations(calls, report, &seed[..], sealed).await;
@@ -192,8 +192,8 @@ fn no_answer(report: &mut Report, check: Check, error: &CallError) {
     report.fault(check, Verdict::NotNotice, found, NO_ANSWER);
 }
 
-/// Annotations that Encrypt gave are part of the wrapped seed. Where it gives none, ignoring some is
-/// harmless, and only worth a note.
+/// Annotations that Encrypt gave are part of the wrapped seed. Where it gives none, ignoring some
+/// is harmless, and only worth a note.
 async fn other_annotations(
     calls: &mut Calls<'_>,
     report: &mut Report,

@@ -1,5 +1,5 @@
-//! The probe's calls: each with a fresh uid as kube-apiserver's, timed, and every error kept, because
-//! its message would reach users of the API.
+//! The probe's calls: each with a fresh uid as kube-apiserver's, timed, and every error looked at,
+//! because its message would reach users of the API.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! What kube-apiserver 1.37 checks in a plugin's answers; pure. The texts are the apiserver's own, so
-//! that they are found in its log.
+//! What kube-apiserver 1.37 checks in a plugin's answers; pure. The texts are the apiserver's own,
+//! so that they are found in its log.
 //!
 //! Sources: k8s.io/apiserver v0.37 `encryptionconfig/config.go`
 //! (`isKMSv2ProviderHealthyAndMaybeRotateDEK`), `envelope/kmsv2/envelope.go`

@@ -1,5 +1,5 @@
-//! What kube-apiserver remembers of a plugin from one Status to the next, and so whether it writes; a
-//! pure machine. k8s.io/apiserver v0.37 `encryptionconfig/config.go`:
+//! What kube-apiserver remembers of a plugin from one Status to the next, and so whether it writes;
+//! a pure machine. k8s.io/apiserver v0.37 `encryptionconfig/config.go`:
 //! `isKMSv2ProviderHealthyAndMaybeRotateDEK`, `rotateDEKOnKeyIDChange`.
 
 use std::fmt;
@@ -13,7 +13,7 @@ use super::validate;
 
 /// How long a seed may be used for writes after the last good Status.
 pub const LEASE: Duration = Duration::from_secs(180);
-/// Between two Status calls while all is well: `/readyz` is asked more often, and answers from this.
+/// Between two Status calls while all is well; `/readyz` answers from the last one until then.
 pub const POLL: Duration = Duration::from_secs(20);
 /// Between two Status calls after a bad one.
 pub const POLL_UNWELL: Duration = Duration::from_secs(3);

@@ -75,10 +75,10 @@ impl Faults {
     }
 
     /// Spoils answers of Encrypt; gets the seed.
-    pub(crate) fn encrypt(
-        mut self,
-        hook: impl Fn(usize, &[u8], &mut EncryptResponse) -> Result<(), Fail> + Send + Sync + 'static,
-    ) -> Self {
+    pub(crate) fn encrypt<H>(mut self, hook: H) -> Self
+    where
+        H: Fn(usize, &[u8], &mut EncryptResponse) -> Result<(), Fail> + Send + Sync + 'static,
+    {
         self.on_encrypt = Box::new(hook);
         self
     }

@@ -1,6 +1,7 @@
 //! The tables are those of k8s.io/apiserver's own `TestValidateAnnotations`, `TestValidateKeyID`,
 //! `TestValidateEncryptedDEKSource` and `TestKMSv2SameVersionFromStatus`, and what they leave out.
 
+use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 
 use super::*;
@@ -184,7 +185,9 @@ fn annotations_have_32768_bytes_keys_included() {
 proptest! {
     /// The rule said again, by counting what may stand at each place.
     #[test]
-    fn domain_names_by_another_way(name in "[-a-zA-Z0-9._/]{0,12}|([-a-z0-9]{0,70}[.]){1,5}[a-z]{0,4}") {
+    fn domain_names_by_another_way(
+        name in "[-a-zA-Z0-9._/]{0,12}|([-a-z0-9]{0,70}[.]){1,5}[a-z]{0,4}",
+    ) {
         let trimmed = name.strip_suffix('.').unwrap_or(&name);
         let legal = trimmed.chars().all(|c| matches!(c, 'a'..='z' | '0'..='9' | '-' | '.'));
         let framed = format!(".{trimmed}.");
@@ -198,9 +201,9 @@ proptest! {
     /// Nothing that a plugin answers can make a check panic, and limits are what decides.
     #[test]
     fn any_answer_is_checked(
-        bytes in proptest::collection::vec(any::<u8>(), 0..1100),
+        bytes in vec(any::<u8>(), 0..1100),
         id in "\\PC{0,1100}",
-        notes in proptest::collection::btree_map("\\PC{0,40}", proptest::collection::vec(any::<u8>(), 0..9000), 0..5),
+        notes in btree_map("\\PC{0,40}", vec(any::<u8>(), 0..9000), 0..5),
     ) {
         let total: usize = notes.iter().map(|(key, value)| key.len() + value.len()).sum();
         let too_long = total > MAX_ANNOTATIONS;
