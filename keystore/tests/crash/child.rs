@@ -1,0 +1,132 @@
+//! What runs under strace: a member that opens its keyring and rotates twice. It says in a file
+//! what it did, so that whoever looks after its death knows what it promised.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use claviger_keystore::Keystore;
+use claviger_keystore::error::{Error, StorageError};
+use claviger_keystore::keyring::Keyring;
+use claviger_keystore::mark::MarkFile;
+use claviger_keystore::storage::file::{Durability, FileStorage};
+use claviger_keystore::testing::{NOW, test_root};
+use data_encoding::HEXLOWER;
+
+/// Where the child finds its folder.
+pub(crate) const FOLDER: &str = "CLAVIGER_CRASH_FOLDER";
+pub(crate) const SEED: [u8; 32] = [7; 32];
+
+/// What a line of the report begins with.
+pub(crate) mod said {
+    /// A look at the storage failed.
+    pub(crate) const NOT_OPENED: &str = "not opened:";
+    /// A key id and a ciphertext were returned to a caller.
+    pub(crate) const SEALED: &str = "sealed";
+    /// A commit was said to have succeeded.
+    pub(crate) const COMMITTED: &str = "committed";
+    /// A commit failed, and nothing changed.
+    pub(crate) const REFUSED: &str = "refused:";
+    /// A commit failed, and it is unknown whether it is durable.
+    pub(crate) const UNKNOWN: &str = "unknown:";
+    /// It came to its end.
+    pub(crate) const END: &str = "end";
+}
+
+pub(crate) fn keyring_in(folder: &Path) -> PathBuf {
+    folder.join("keyring")
+}
+
+pub(crate) fn report_in(folder: &Path) -> PathBuf {
+    folder.with_extension("report")
+}
+
+/// A member on the keyring in this folder, not open yet.
+pub(crate) fn member_in(folder: &Path) -> Keystore {
+    let keyring = keyring_in(folder);
+    let mark = MarkFile::beside(&keyring);
+    let storage = FileStorage::new(keyring, Durability::Memory);
+    Keystore::new(Box::new(storage), vec![test_root()], Some(mark))
+}
+
+/// A whole rotation in one commit.
+pub(crate) fn rotated(keyring: &Keyring) -> Result<Keyring, Error> {
+    let staged = keyring.stage(NOW)?;
+    let id = staged.staged().unwrap();
+    Ok(staged.activate(&id, NOW)?)
+}
+
+/// File system calls are made on one thread, because strace counts them for each by itself.
+pub(crate) fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread()
+        .max_blocking_threads(1)
+        .thread_keep_alive(std::time::Duration::from_secs(600))
+        .enable_time()
+        .build()
+        .unwrap()
+}
+
+struct Report(File);
+
+impl Report {
+    /// One line, in one call.
+    fn say(&mut self, what: &str, more: &str) {
+        self.0
+            .write_all(format!("{what} {more}\n").as_bytes())
+            .unwrap();
+    }
+
+    fn seal(&mut self, member: &Keystore) {
+        let view = member.view();
+        let Ok(snapshot) = view.snapshot() else {
+            return;
+        };
+        let Ok(id) = snapshot.primary() else { return };
+        let sealed = snapshot.seal(&id, &SEED).unwrap();
+        self.say(said::SEALED, &format!("{id} {}", HEXLOWER.encode(&sealed)));
+    }
+}
+
+fn may_write(member: &Keystore) -> bool {
+    member
+        .view()
+        .snapshot()
+        .is_ok_and(|snapshot| snapshot.primary().is_ok())
+}
+
+#[test]
+#[ignore = "the other tests run it under strace, each time with another fault"]
+fn rotates_twice() {
+    let Some(folder) = std::env::var_os(FOLDER).map(PathBuf::from) else {
+        return;
+    };
+    let mut report = Report(File::create(report_in(&folder)).unwrap());
+    runtime().block_on(async {
+        let member = member_in(&folder);
+        // A member looks again each second until it may write.
+        for _ in 0..3 {
+            if let Err(e) = member.sync(NOW).await {
+                report.say(said::NOT_OPENED, &e.to_string());
+            }
+            if may_write(&member) {
+                break;
+            }
+        }
+        for _ in 0..2 {
+            report.seal(&member);
+            match member.commit(NOW, rotated).await {
+                Ok(()) => report.say(said::COMMITTED, ""),
+                Err(e @ Error::Storage(StorageError::DurabilityUnknown { .. })) => {
+                    report.say(said::UNKNOWN, &e.to_string());
+                    break;
+                }
+                Err(e) => {
+                    report.say(said::REFUSED, &e.to_string());
+                    break;
+                }
+            }
+        }
+        report.seal(&member);
+        report.say(said::END, "");
+    });
+}
