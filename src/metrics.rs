@@ -4,7 +4,8 @@
 //! |---|---|
 //! | [`names`] | every metric: name, type, labels, help |
 //! | `requests` | what happens on the KMS socket (the server's `Observer`) |
-//! | `keyring` | keys, roots, the recovery key |
+//! | `keyring` | the keyring and its keys |
+//! | `roots` | the roots and the recovery key |
 //! | `process` | figures of this process |
 //!
 //! Label values are closed sets, the names of configured roots, or key ids (at most as many as a
@@ -20,9 +21,11 @@ mod keyring;
 pub mod names;
 mod process;
 mod requests;
+mod roots;
 
 pub use family::Family;
-pub use keyring::{Condition, RootFacts, RootState};
+pub use keyring::Condition;
+pub use roots::{RootFacts, RootState};
 
 use family::{Group, Read, Registered};
 use requests::Requests;
@@ -53,8 +56,8 @@ impl Metrics {
         let metrics = Self {
             requests: Requests::register(&registry)?,
             keyring: group(&registry, keyring::KEYRING)?,
-            roots: group(&registry, keyring::ROOTS)?,
-            recovery: group(&registry, keyring::RECOVERY)?,
+            roots: group(&registry, roots::ROOTS)?,
+            recovery: group(&registry, roots::RECOVERY)?,
             registry,
         };
         metrics.register_process(started, dropped_log_lines)?;

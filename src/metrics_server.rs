@@ -285,6 +285,24 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_taken_port_is_bound_when_it_is_free() {
+        let blocker = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let listen = blocker.local_addr().unwrap();
+        let (report, mut bound) = watch::channel(None);
+        let config = MetricsConfig { listen, tls: None };
+        let serve = tokio::spawn(run(config, pages(), report, CancellationToken::new()));
+        tokio::time::sleep(Duration::from_secs(3_600)).await;
+        assert_eq!(*bound.borrow(), None);
+
+        drop(blocker);
+        assert_eq!(
+            *bound.wait_for(Option::is_some).await.unwrap(),
+            Some(listen)
+        );
+        serve.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn failures_are_tried_again_ever_more_slowly() {
         let mut failures = 10;
         let started = Instant::now();

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use arc_swap::ArcSwap;
+use jiff::Timestamp;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{HistogramOpts, Opts, Result};
@@ -22,6 +23,16 @@ pub struct Family {
 
 /// The label values of a sample, in the order of [`Family::labels`], and its value.
 pub(super) type Sample = (Vec<String>, f64);
+
+/// 1 or 0.
+pub(super) fn flag(set: bool) -> f64 {
+    f64::from(u8::from(set))
+}
+
+/// Seconds since the Unix epoch.
+pub(super) fn seconds(date: Timestamp) -> f64 {
+    date.as_duration().as_secs_f64()
+}
 
 impl Family {
     pub(super) fn opts(&self) -> Opts {

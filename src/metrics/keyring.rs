@@ -1,18 +1,14 @@
-//! The keyring and its roots, as metrics. Whoever keeps them says what is true now; a key or a root
-//! that is no longer named disappears.
+//! The keyring, as metrics. Whoever keeps it says what is true now; a key that is no longer named
+//! disappears.
 
 use claviger_keystore::error::{DocumentError, Error, NotSuccessor, StorageError};
 use claviger_keystore::key::{KeyId, KeyInfo, KeyState};
 use claviger_keystore::snapshot::{Refusal, Snapshot};
-use jiff::Timestamp;
 use prometheus::proto::MetricFamily;
 
 use super::Metrics;
-use super::family::{Family, Sample};
-use super::names::{
-    KEY_CREATED, KEY_INFO, KEYRING_CONDITION, KEYRING_OPEN, KEYRING_REVISION, RECOVERY_TESTED,
-    ROOT_LAST_SUCCESS, ROOT_STATE,
-};
+use super::family::{Family, Sample, flag, seconds};
+use super::names::{KEY_CREATED, KEY_INFO, KEYRING_CONDITION, KEYRING_OPEN, KEYRING_REVISION};
 
 pub(super) const KEYRING: &[&Family] = &[
     &KEYRING_OPEN,
@@ -21,8 +17,6 @@ pub(super) const KEYRING: &[&Family] = &[
     &KEY_INFO,
     &KEY_CREATED,
 ];
-pub(super) const ROOTS: &[&Family] = &[&ROOT_STATE, &ROOT_LAST_SUCCESS];
-pub(super) const RECOVERY: &[&Family] = &[&RECOVERY_TESTED];
 
 /// How the keyring is: the label of `claviger_keyring_condition`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,54 +110,6 @@ impl From<&Error> for Condition {
     }
 }
 
-/// How a root is (design §6).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RootState {
-    /// Not asked yet.
-    Unknown,
-    /// It unwrapped its slot when it was last asked.
-    Fresh,
-    /// It does not answer.
-    Outage,
-    /// It answers that we may not.
-    Denied,
-    /// Its own key is disabled, pending deletion or absent.
-    KeyState,
-}
-
-impl RootState {
-    /// Every state.
-    pub const ALL: [Self; 5] = [
-        Self::Unknown,
-        Self::Fresh,
-        Self::Outage,
-        Self::Denied,
-        Self::KeyState,
-    ];
-
-    /// The label's value.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Unknown => "unknown",
-            Self::Fresh => "fresh",
-            Self::Outage => "outage",
-            Self::Denied => "denied",
-            Self::KeyState => "key_state",
-        }
-    }
-}
-
-/// What is known of one root.
-#[derive(Debug, Clone)]
-pub struct RootFacts {
-    /// Its name in the configuration.
-    pub name: String,
-    /// How it is.
-    pub state: RootState,
-    /// When it last unwrapped its slot, if ever.
-    pub last_success: Option<Timestamp>,
-}
-
 impl Metrics {
     /// The keyring is open as `snapshot`; `keys` is what its header says of them.
     pub fn keyring_open(&self, snapshot: &Snapshot, keys: &[KeyInfo]) {
@@ -182,30 +128,6 @@ impl Metrics {
     /// The keyring is not open.
     pub fn keyring_closed(&self, why: Condition) {
         self.keyring.set(condition(why, false));
-    }
-
-    /// How all configured roots are.
-    pub fn roots(&self, roots: &[RootFacts]) {
-        let states = roots.iter().flat_map(|root| {
-            RootState::ALL.into_iter().map(|state| {
-                let labels = vec![root.name.clone(), state.as_str().to_owned()];
-                (labels, flag(state == root.state))
-            })
-        });
-        let last_success = roots.iter().filter_map(|root| {
-            root.last_success
-                .map(|date| (vec![root.name.clone()], seconds(date)))
-        });
-        self.roots.set(vec![
-            ROOT_STATE.with(states),
-            ROOT_LAST_SUCCESS.with(last_success),
-        ]);
-    }
-
-    /// When a recovery key was last shown to open its slot, if ever.
-    pub fn recovery_tested(&self, when: Option<Timestamp>) {
-        self.recovery
-            .set(vec![RECOVERY_TESTED.value(when.map(seconds))]);
     }
 }
 
@@ -231,15 +153,6 @@ fn key_info((id, state): (KeyId, KeyState)) -> Sample {
         ],
         1.0,
     )
-}
-
-fn flag(set: bool) -> f64 {
-    f64::from(u8::from(set))
-}
-
-/// Seconds since the Unix epoch.
-fn seconds(date: Timestamp) -> f64 {
-    date.as_duration().as_secs_f64()
 }
 
 #[cfg(test)]
@@ -354,57 +267,6 @@ mod tests {
         let created = "claviger_key_created_timestamp_seconds";
         let created = format!(r#"{created}{{key_id="k1-ed41dddad06fa5a51ae4b71183601342"}}"#);
         assert_eq!(value(&metrics, &created), Some(1_789_372_800.0));
-    }
-
-    #[test]
-    fn roots_as_they_are() {
-        let metrics = metrics();
-        let root = |name: &str, state, last_success: Option<&str>| RootFacts {
-            name: name.into(),
-            state,
-            last_success: last_success.map(|date| date.parse().unwrap()),
-        };
-        metrics.roots(&[
-            root("local", RootState::Fresh, Some("2026-09-14T08:00:00Z")),
-            root("bao", RootState::Unknown, None),
-        ]);
-        let last = |name: &str| {
-            let series = "claviger_root_last_success_timestamp_seconds";
-            value(&metrics, &format!(r#"{series}{{root="{name}"}}"#))
-        };
-        let state = |name: &str, state: RootState| {
-            let state = state.as_str();
-            value(
-                &metrics,
-                &format!(r#"claviger_root_state{{root="{name}",state="{state}"}}"#),
-            )
-        };
-        assert_eq!(last("local"), Some(1_789_372_800.0));
-        assert_eq!(last("bao"), None);
-        for any in RootState::ALL {
-            assert_eq!(state("local", any), Some(flag(any == RootState::Fresh)));
-            assert_eq!(state("bao", any), Some(flag(any == RootState::Unknown)));
-        }
-
-        metrics.roots(&[root(
-            "local",
-            RootState::Outage,
-            Some("2026-09-14T08:00:00Z"),
-        )]);
-        assert_eq!(state("local", RootState::Outage), Some(1.0));
-        assert_eq!(state("local", RootState::Fresh), Some(0.0));
-        assert_eq!(state("bao", RootState::Unknown), None);
-    }
-
-    #[test]
-    fn recovery_key() {
-        let metrics = metrics();
-        let tested = "claviger_recovery_tested_timestamp_seconds";
-        assert_eq!(value(&metrics, tested), None);
-        metrics.recovery_tested(Some("2026-09-14T08:00:00Z".parse().unwrap()));
-        assert_eq!(value(&metrics, tested), Some(1_789_372_800.0));
-        metrics.recovery_tested(None);
-        assert_eq!(value(&metrics, tested), None);
     }
 
     #[test]

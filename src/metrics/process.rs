@@ -10,7 +10,7 @@ use prometheus::proto::MetricFamily;
 use rustix::process::{Resource, getrlimit};
 use rustix::time::{ClockId, clock_gettime};
 
-use super::family::Family;
+use super::family::{Family, seconds};
 use super::names::{
     PROCESS_CPU, PROCESS_MAX_FDS, PROCESS_OPEN_FDS, PROCESS_RESIDENT, PROCESS_START,
     PROCESS_THREADS,
@@ -30,7 +30,7 @@ pub(super) fn read(started: Timestamp) -> Vec<MetricFamily> {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let cpu = clock_gettime(ClockId::ProcessCPUTime);
     vec![
-        PROCESS_START.value(Some(started.as_duration().as_secs_f64())),
+        PROCESS_START.value(Some(seconds(started))),
         PROCESS_CPU.value(Some(cpu.tv_sec as f64 + cpu.tv_nsec as f64 / 1e9)),
         PROCESS_RESIDENT.value(field(&status, "VmRSS:").map(|kib| kib * 1024.0)),
         PROCESS_THREADS.value(field(&status, "Threads:")),

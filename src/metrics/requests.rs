@@ -11,7 +11,7 @@ use prometheus::{
 use tonic::Code;
 
 use super::Metrics;
-use super::family::Family;
+use super::family::{Family, seconds};
 use super::names::{
     ACCEPT_ERRORS, CONNECTIONS, PANICS, PEER_REJECTED, REFUSALS, REQUEST_DURATION, REQUESTS,
     SOCKET_RESTORED, STATUS_LAST,
@@ -95,9 +95,7 @@ impl Requests {
 impl Metrics {
     /// A Status call was answered at `now`.
     pub fn status_answered_at(&self, now: Timestamp) {
-        self.requests
-            .status_last
-            .set(now.as_duration().as_secs_f64());
+        self.requests.status_last.set(seconds(now));
     }
 }
 
