@@ -13,6 +13,7 @@ pub mod keeper;
 pub mod metrics;
 pub mod metrics_server;
 pub mod notes;
+pub mod observer;
 pub mod probe;
 pub mod publication;
 pub mod server;

@@ -7,7 +7,6 @@
 mod accept;
 mod guard;
 mod limits;
-pub mod observer;
 pub mod socket;
 
 use std::convert::Infallible;
@@ -22,11 +21,10 @@ use tonic::body::Body;
 use tonic::transport::Server;
 use tower::Service;
 
+use crate::observer::Observer;
 use accept::Acceptor;
 use guard::GuardLayer;
-pub use guard::REASON_METADATA;
 pub use limits::Limits;
-use observer::Observer;
 use socket::Socket;
 
 /// What connections need to notice that they were cut, and tasks to end.

@@ -22,8 +22,8 @@ use tonic::{Request, Response, Status};
 use zeroize::Zeroizing;
 
 use crate::config::StatusVersion;
+use crate::observer::{Method, Observer};
 use crate::publication::{Connection, LastStatus, sealing_key};
-use crate::server::observer::{Method, Observer};
 pub(crate) use answer::printable;
 use answer::{Call, Denial};
 

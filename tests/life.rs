@@ -1,28 +1,93 @@
 //! The plugin's process, from start to end, whatever the host does to it (rows 53, 55, 62, 114, 117
 //! and 119 of the list of faults).
 
-#[path = "common/process.rs"]
-mod process;
-
+use std::fs::File;
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use claviger::client::{Client, Endpoint};
-use process::{Process, command, folder};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::{NamedTempFile, TempDir};
 
-fn serve(dir: &Path) -> Process {
-    let mut serve = command(env!("CARGO_BIN_EXE_claviger"));
+/// Long enough for any machine; a test that waits this long has failed.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A plugin, killed at the end, and its log.
+struct Plugin {
+    child: Child,
+    log: NamedTempFile,
+}
+
+impl Plugin {
+    fn start(mut command: Command) -> Self {
+        let log = NamedTempFile::new().unwrap();
+        let out = || File::options().append(true).open(log.path()).unwrap();
+        command.stdin(Stdio::null()).stdout(out()).stderr(out());
+        let child = command.spawn().unwrap();
+        Self { child, log }
+    }
+
+    /// As [`Plugin::start`], and waits until it has opened its keyring.
+    fn started(command: Command) -> Self {
+        let mut plugin = Self::start(command);
+        let until = Instant::now() + PATIENCE;
+        while !plugin.said().contains("keyring opened") {
+            let ended = plugin.child.try_wait().unwrap();
+            let waiting = ended.is_none() && Instant::now() < until;
+            assert!(waiting, "{ended:?}: {}", plugin.said());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        plugin
+    }
+
+    fn said(&self) -> String {
+        std::fs::read_to_string(self.log.path()).unwrap()
+    }
+
+    fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    fn end(&mut self) -> ExitStatus {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            if let Some(ended) = self.child.try_wait().unwrap() {
+                return ended;
+            }
+            assert!(Instant::now() < until, "it does not end: {}", self.said());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Plugin {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn folder() -> TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+fn serve_command(dir: &Path) -> Command {
+    let mut serve = Command::new(env!("CARGO_BIN_EXE_claviger"));
     serve.args(["serve", "--dev", "--dir"]).arg(dir);
-    let process = Process::start("claviger", serve);
-    process.line("that its keyring is open", |line| {
-        line.contains("keyring opened")
-    });
-    process
+    serve
+}
+
+fn serve(dir: &Path) -> Plugin {
+    Plugin::started(serve_command(dir))
 }
 
 async fn status_is_answered(dir: &Path) {
@@ -65,11 +130,9 @@ async fn row_53_a_hung_client_does_not_delay_the_end() {
 async fn row_55_a_second_plugin_on_the_same_socket_ends_and_the_first_serves_on() {
     let dir = folder();
     let _first = serve(dir.path());
-    let mut serve = command(env!("CARGO_BIN_EXE_claviger"));
-    serve.args(["serve", "--dev", "--dir"]).arg(dir.path());
-    let mut second = Process::start("the second", serve);
+    let mut second = Plugin::start(serve_command(dir.path()));
     assert_eq!(second.end().code(), Some(1));
-    let said = second.said().join("\n");
+    let said = second.said();
     assert!(
         said.contains("error: ") && said.contains("running"),
         "{said}"
@@ -79,7 +142,7 @@ async fn row_55_a_second_plugin_on_the_same_socket_ends_and_the_first_serves_on(
 
 /// A plugin that runs as a user without privileges, with the limits that `prlimit` sets. The program
 /// is copied, since that user may not reach the one that was built.
-fn serve_as_nobody(dir: &Path, limits: &[&str]) -> Option<Process> {
+fn serve_as_nobody(dir: &Path, limits: &[&str]) -> Option<Plugin> {
     const NOBODY: &str = "54321";
     if !rustix::process::geteuid().is_root() {
         eprintln!("NOT RUN: only root may start a plugin as somebody else");
@@ -89,7 +152,7 @@ fn serve_as_nobody(dir: &Path, limits: &[&str]) -> Option<Process> {
     std::fs::copy(env!("CARGO_BIN_EXE_claviger"), &program).unwrap();
     let uid = NOBODY.parse().unwrap();
     std::os::unix::fs::chown(dir, Some(uid), Some(uid)).unwrap();
-    let mut serve = command("setpriv");
+    let mut serve = Command::new("setpriv");
     serve
         .args([
             "--reuid",
@@ -104,11 +167,7 @@ fn serve_as_nobody(dir: &Path, limits: &[&str]) -> Option<Process> {
         .arg(program)
         .args(["serve", "--dev", "--dir"])
         .arg(dir);
-    let process = Process::start("claviger", serve);
-    process.line("that its keyring is open", |line| {
-        line.contains("keyring opened")
-    });
-    Some(process)
+    Some(Plugin::started(serve))
 }
 
 #[tokio::test]
@@ -117,7 +176,7 @@ async fn row_62_without_locked_memory_it_warns_and_serves() {
     let Some(plugin) = serve_as_nobody(dir.path(), &["--memlock=0:0"]) else {
         return;
     };
-    let said = plugin.said().join("\n");
+    let said = plugin.said();
     assert!(said.contains("RLIMIT_MEMLOCK is too low"), "{said}");
     status_is_answered(dir.path()).await;
 }
@@ -192,6 +251,6 @@ fn no_secret_is_in_arguments_or_environment() {
         let text = String::from_utf8_lossy(&text);
         assert!(!text.contains(recovery.trim()), "{file}");
     }
-    let said = plugin.said().join("\n");
+    let said = plugin.said();
     assert!(!said.contains(recovery.trim()) && !said.contains(&recovery[..17]));
 }

@@ -19,11 +19,9 @@ use crate::error::{DocumentError, Error};
 use crate::header::{DocumentHash, Header, Hex, KeyringKeyId};
 use crate::key::Kek;
 use crate::keyring::{Keyring, kept_keys};
+pub use crate::limits::MAX_DOCUMENT_LEN as MAX_LEN;
 use crate::secret::{SECRET_LEN, Secret, random_bytes, with_clean_stack};
 use crate::xaes::{NONCE_LEN, TAG_LEN, Xaes256Gcm};
-
-/// The most bytes of a document. etcd refuses requests over 1.5 MiB.
-pub const MAX_LEN: usize = 512 * 1024;
 
 /// The key that seals a keyring's KEKs; what every slot wraps.
 pub struct KeyringKey(pub(crate) Secret);

@@ -8,7 +8,8 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-use crate::key::{KeyId, KeyState};
+use crate::key_id::{KeyId, KeyState};
+use crate::limits::{MAX_DOCUMENT_LEN, MAX_KEYS};
 
 /// Any failure of this crate outside the request path (which has [`crate::snapshot::Refusal`]).
 #[derive(Debug, Error)]
@@ -20,9 +21,6 @@ pub enum Error {
     /// The operating system's random generator failed.
     #[error("the operating system's random generator failed")]
     Random,
-    /// Not `k1-` and 32 lower-case hex digits.
-    #[error("a key id is k1- followed by 32 lower-case hex digits")]
-    KeyIdMalformed,
     /// A recovery key that is not 12 groups of five, or whose checksum is wrong.
     #[error("{0}")]
     RecoveryKey(RecoveryKeyError),
@@ -84,7 +82,7 @@ pub enum RecoveryKeyError {
 #[non_exhaustive]
 pub enum DocumentError {
     /// Longer than any document may be.
-    #[error("has {0} bytes; at most {max} are read", max = crate::document::MAX_LEN)]
+    #[error("has {0} bytes; at most {max} are read", max = MAX_DOCUMENT_LEN)]
     TooLarge(usize),
     /// Not two lines of text.
     #[error("is not two lines of text, a JSON header and a base64 body; it may be torn or empty")]
@@ -122,7 +120,7 @@ pub enum DocumentError {
     #[error("has more than one primary key")]
     TwoPrimaries,
     /// Too many KEKs.
-    #[error("has {0} keys; at most {max} are kept", max = crate::header::MAX_KEYS)]
+    #[error("has {0} keys; at most {max} are kept", max = MAX_KEYS)]
     TooManyKeys(usize),
     /// A field whose value cannot be.
     #[error("has an impossible value: {0}")]
@@ -150,7 +148,7 @@ pub enum ChangeError {
     #[error("{0} is staged already: a rotation is under way")]
     AlreadyStaged(KeyId),
     /// No room for another key.
-    #[error("the keyring has {max} keys already", max = crate::header::MAX_KEYS)]
+    #[error("the keyring has {max} keys already", max = MAX_KEYS)]
     Full,
     /// The revision counter is at its end.
     #[error("the revision cannot grow any more")]

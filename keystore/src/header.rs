@@ -12,13 +12,11 @@ use serde::{Deserialize, Serialize, de, ser};
 
 use crate::error::{DocumentError, Error};
 use crate::key::KeyInfo;
+pub use crate::limits::MAX_KEYS;
 use crate::secret::random_bytes;
 
 /// The document format that is written, and the only one that is read.
 pub(crate) const FORMAT: u64 = 1;
-
-/// The most KEKs that one keyring keeps.
-pub const MAX_KEYS: usize = 1000;
 
 /// `N` bytes that stand as lower-case hex in JSON and on screens.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -12,9 +12,10 @@
 //!
 //! From what everything uses to what uses everything; imports point up this list only:
 //!
+//! - `key_id`, `limits`: what errors may name
 //! - [`error`]: every cause by its own name
 //! - [`secret`]: 32 bytes in locked memory, and how others derive from them
-//! - [`key`]: a KEK, its id and the states of its life
+//! - [`key`]: a KEK, and what the header says of it
 //! - [`header`]: what the document says in the clear
 //! - [`keyring`]: the immutable set of keys and its legal changes
 //! - `xaes`: XAES-256-GCM
@@ -40,7 +41,9 @@ pub mod envelope;
 pub mod error;
 pub mod header;
 pub mod key;
+mod key_id;
 pub mod keyring;
+mod limits;
 pub mod mark;
 pub mod root;
 pub mod secret;

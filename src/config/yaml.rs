@@ -60,7 +60,7 @@ pub(crate) fn parse(text: &str) -> Result<Node, Fault> {
     serde_saphyr::from_str_with_options::<Spanned<Value>>(text, options)
         .map(Node::from)
         .map_err(|error| {
-            let message = UserMessageFormatter.format_message(error.without_snippet());
+            let message = UserMessageFormatter.format_message(&error);
             // The parser's own messages end with the place that a fault has anyway.
             let message = message.split(" at line ").next().unwrap_or_default();
             let place = error.location();

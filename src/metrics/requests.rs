@@ -16,7 +16,7 @@ use super::names::{
     ACCEPT_ERRORS, CONNECTIONS, PANICS, PEER_REJECTED, REFUSALS, REQUEST_DURATION, REQUESTS,
     SOCKET_RESTORED, STATUS_LAST,
 };
-use crate::server::observer::{AcceptError, Method, Observer, Reason, Rejection};
+use crate::observer::{AcceptError, Method, Observer, Reason, Rejection};
 
 /// Upper bounds of the histogram, in seconds: from what one sealing costs to the 3 s after which
 /// kube-apiserver gives a call up.

@@ -23,8 +23,8 @@ use tokio::time::{Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use super::limits::Limits;
-use super::observer::{AcceptError, Observer, Rejection};
 use super::socket::Socket;
+use crate::observer::{AcceptError, Observer, Rejection};
 use peer::Admission;
 pub(super) use peer::{Caller, Peer};
 use slots::{Slot, Slots};

@@ -14,11 +14,8 @@ use tonic::{Code, Status};
 use tower::{Layer, Service};
 
 use super::accept::Caller;
-use super::observer::{Method, Observer, Reason};
+use crate::observer::{Method, Observer, REASON_METADATA, Reason};
 use crate::service::printable;
-
-/// The metadata of a refused call's answer that holds the reason's name ([`Reason::as_str`]).
-pub const REASON_METADATA: &str = "claviger-reason";
 
 /// How much is logged of what tonic says about a call, in characters: it may quote the call.
 const MAX_MESSAGE: usize = 200;
@@ -200,7 +197,7 @@ mod tests {
     use tower::ServiceExt;
 
     use super::*;
-    use crate::server::observer::{AcceptError, Rejection};
+    use crate::observer::{AcceptError, Rejection};
 
     /// Remembers requests, refusals and panics; nothing else happens behind a guard.
     #[derive(Default)]

@@ -10,9 +10,9 @@ use jiff::Timestamp;
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
 
+use crate::observer::REASON_METADATA;
+use crate::observer::{Method, Reason};
 use crate::publication::Connection;
-use crate::server::REASON_METADATA;
-use crate::server::observer::{Method, Reason};
 
 /// How much of a call's uid is logged, in characters. kube-apiserver's have 36.
 const MAX_UID: usize = 64;
@@ -280,6 +280,48 @@ mod tests {
                 "{message}"
             );
         }
+    }
+
+    /// What is logged meanwhile, as text.
+    fn logged(action: impl FnOnce()) -> String {
+        let (mut reader, writer) = std::io::pipe().unwrap();
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::DEBUG)
+            .with_ansi(false)
+            .with_writer(std::sync::Mutex::new(writer))
+            .finish();
+        tracing::subscriber::with_default(subscriber, action);
+        std::io::read_to_string(&mut reader).unwrap()
+    }
+
+    #[test]
+    fn a_refused_call_is_one_line_at_warn() {
+        let connection = Connection::new(7, 1001);
+        let call = Call {
+            connection: Some(&connection),
+            ..call()
+        };
+        let lines = logged(|| drop(call.refuse(Refusal::Authentication.into())));
+        assert_eq!(lines.matches('\n').count(), 1, "{lines}");
+        assert!(lines.contains(" WARN "), "{lines}");
+        for said in [
+            "request refused",
+            "Decrypt",
+            "a\\nuid",
+            "k1-ed41dddad06fa5a51ae4b71183601342",
+            "authentication",
+            "DataLoss",
+            "peer_uid=1001",
+        ] {
+            assert!(lines.contains(said), "{said} is not in {lines}");
+        }
+    }
+
+    #[test]
+    fn a_served_call_is_one_line_at_debug() {
+        let lines = logged(|| call().served(id()));
+        assert_eq!(lines.matches('\n').count(), 1, "{lines}");
+        assert!(lines.contains("DEBUG"), "{lines}");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use claviger::config::StatusVersion;
-use claviger::server::observer::Reason;
+use claviger::observer::Reason;
 use claviger::service::Clock;
 use claviger_keystore::Keystore;
 use claviger_keystore::testing::{self, NOW, rotate};
@@ -20,7 +20,7 @@ fn refused<T: std::fmt::Debug>(answer: Result<T, Status>) -> (Code, String) {
     let status = answer.expect_err("the call is refused");
     let reason = status
         .metadata()
-        .get(claviger::server::REASON_METADATA)
+        .get(claviger::observer::REASON_METADATA)
         .expect("it has a reason");
     (status.code(), reason.to_str().unwrap().to_owned())
 }

@@ -198,7 +198,7 @@ pub(crate) async fn exchange(
     let status = Status::from_header_map(&head.headers)
         .or_else(|| Status::from_header_map(&trailers))
         .unwrap_or_else(|| Status::unknown("no status"));
-    let reason = status.metadata().get(claviger::server::REASON_METADATA);
+    let reason = status.metadata().get(claviger::observer::REASON_METADATA);
     Ok(Answer {
         http: head.status.as_u16(),
         code: status.code(),

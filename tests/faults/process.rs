@@ -7,7 +7,7 @@ use std::os::unix::net::UnixListener;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use claviger::server::observer::AcceptError;
+use claviger::observer::AcceptError;
 use claviger::server::socket::Socket;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::time::{ClockId, clock_gettime};
@@ -227,7 +227,7 @@ async fn descriptors_are_given_back() {
 
     assert_alone();
     let plugin = Plugin::start_with(Setup::limits(|limits| {
-        limits.preface = Duration::from_millis(50);
+        limits.preface = Duration::from_millis(500);
     }))
     .await;
     plugin.client().await.answer_status().await;

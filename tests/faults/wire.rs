@@ -1,10 +1,11 @@
 //! Rows 1 to 16: bytes that are no call of the contract.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use claviger::server::observer::{Method, Reason, Rejection};
+use claviger::observer::{Method, Reason, Rejection};
 use claviger_proto::v2::EncryptResponse;
 use prost::Message;
+use rustix::time::{ClockId, clock_gettime};
 use tokio::io::AsyncWriteExt;
 use tonic::Code;
 
@@ -170,18 +171,15 @@ async fn row_12_ten_thousand_annotations_are_refused_at_once() {
         fields.extend(field(4, &field(1, &[high & 0x7f, low & 0x7f])));
     }
     assert!(fields.len() > 60_000 && fields.len() < 64 * 1024);
-    let began = Instant::now();
+    let began = clock_gettime(ClockId::ThreadCPUTime);
     let answer = call(&plugin, DECRYPT, &[], &message(&fields))
         .await
         .unwrap();
     assert_eq!(answer.code, Code::InvalidArgument);
     assert_eq!(answer.reason.as_deref(), Some("annotations"));
-    // 5 ms in a release build; this one is neither optimized nor alone.
-    assert!(
-        began.elapsed() < Duration::from_secs(1),
-        "{:?}",
-        began.elapsed()
-    );
+    // Client and server share this thread. 5 ms in a release build; this one is not optimized.
+    let used = Duration::try_from(clock_gettime(ClockId::ThreadCPUTime) - began).unwrap();
+    assert!(used < Duration::from_millis(250), "{used:?}");
     plugin.is_unharmed().await;
 }
 

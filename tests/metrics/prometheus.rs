@@ -9,7 +9,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use claviger::server::observer::{Method, Observer};
+use claviger::observer::{Method, Observer};
 use serde_json::Value;
 use tempfile::TempDir;
 use tonic::Code;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use claviger::config::{MetricsConfig, TlsConfig};
 use claviger::metrics::{Metrics, RootFacts, RootState};
 use claviger::metrics_server::{MetricsServer, Pages};
-use claviger::server::observer::{Method, Observer, Reason};
+use claviger::observer::{Method, Observer, Reason};
 use claviger_keystore::testing::{open_keystore, rotate};
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;

@@ -208,3 +208,31 @@ async fn a_commit_waits_for_another_one_but_not_for_ever() {
     });
     committed.unwrap();
 }
+
+#[tokio::test]
+async fn row_50_a_commit_that_nobody_waits_for_is_done_or_not_begun() {
+    let files = Files::new().await;
+    let member = files.member().await;
+    let first = seal(&member);
+    let mut refused = 0;
+    for _ in 0..20 {
+        // Given up at its first wait; then somebody else wants to commit at once.
+        assert!(timeout(Duration::ZERO, touch(&member)).await.is_err());
+        match touch(&member).await {
+            Ok(()) => {}
+            Err(Error::Storage(StorageError::Conflict)) => refused += 1,
+            Err(e) => panic!("{e}"),
+        }
+        member.sync(NOW).await.unwrap();
+    }
+    assert!(refused > 0, "no commit went on alone");
+    touch(&member).await.unwrap();
+    assert_eq!(revision(&files.member().await), revision(&member));
+    assert_eq!(open(&files.member().await, &first).unwrap(), SEED);
+    let left: Vec<_> = files
+        .names()
+        .into_iter()
+        .filter(|name| name.ends_with(".new"))
+        .collect();
+    assert_eq!(left, [""; 0]);
+}

@@ -15,8 +15,8 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::Connected;
 
 use super::slots::Slot;
+use crate::observer::Observer;
 use crate::publication::Connection;
-use crate::server::observer::Observer;
 
 /// What each request of a connection carries: who sent it.
 #[derive(Debug, Clone)]

@@ -5,6 +5,9 @@ use std::time::Duration;
 use claviger_keystore::key::KeyId;
 use tonic::Code;
 
+/// The metadata of a refused call's answer that holds the reason's name ([`Reason::as_str`]).
+pub const REASON_METADATA: &str = "claviger-reason";
+
 /// Hears of everything that happens on the socket. Calls come from request tasks and must be
 /// quick: no lock that is held for long, no I/O.
 pub trait Observer: Send + Sync {
