@@ -42,7 +42,10 @@ fn derived(key: &[u8; 32], label: &str) -> [u8; 32] {
     let prk = salt.extract(key);
     let mut out = [0; 32];
     let info = [label.as_bytes()];
-    prk.expand(&info, ring::hkdf::HKDF_SHA256).unwrap().fill(&mut out).unwrap();
+    prk.expand(&info, ring::hkdf::HKDF_SHA256)
+        .unwrap()
+        .fill(&mut out)
+        .unwrap();
     out
 }
 
@@ -52,13 +55,18 @@ fn occurrences(pid: u32, wanted: &[[u8; 32]]) -> Vec<usize> {
     let memory = File::open(format!("/proc/{pid}/mem")).unwrap();
     let mut found = vec![0; wanted.len()];
     let mut scanned = 0;
-    for line in maps.lines().filter(|line| line.split(' ').nth(1).unwrap().starts_with("rw")) {
+    for line in maps
+        .lines()
+        .filter(|line| line.split(' ').nth(1).unwrap().starts_with("rw"))
+    {
         let (from, to) = line.split(' ').next().unwrap().split_once('-').unwrap();
         let address = |text| u64::from_str_radix(text, 16).unwrap();
         let (from, to) = (address(from), address(to));
         let mut bytes = vec![0; usize::try_from(to - from).unwrap()];
         // Pages that vanish meanwhile hold nothing any more.
-        let Ok(read) = memory.read_at(&mut bytes, from) else { continue };
+        let Ok(read) = memory.read_at(&mut bytes, from) else {
+            continue;
+        };
         scanned += read;
         for (count, wanted) in found.iter_mut().zip(wanted) {
             *count += memchr::memmem::find_iter(&bytes[..read], wanted).count();
@@ -101,7 +109,10 @@ async fn wait_for(client: &Client, id: &KeyId) {
 }
 
 fn encrypt(seed: &[u8]) -> EncryptRequest {
-    EncryptRequest { plaintext: seed.to_vec(), uid: "memory".to_owned() }
+    EncryptRequest {
+        plaintext: seed.to_vec(),
+        uid: "memory".to_owned(),
+    }
 }
 
 #[tokio::test]
@@ -121,7 +132,10 @@ async fn row_118_nothing_is_left_of_dropped_keys_and_seeds() {
     let ids = init_with_keks(&storage, &*root_key(), &keks).await;
 
     let plugin = serve(dir.path());
-    let client = Client::new(Endpoint::Path(dir.path().join("kms.sock")), Duration::from_secs(10));
+    let client = Client::new(
+        Endpoint::Path(dir.path().join("kms.sock")),
+        Duration::from_secs(10),
+    );
     wait_for(&client, &ids[0]).await;
     let seeds: Vec<[u8; 32]> = (0..200).map(|_| random()).collect();
     for seed in &seeds {
@@ -138,7 +152,10 @@ async fn row_118_nothing_is_left_of_dropped_keys_and_seeds() {
     }
 
     let mut secrets = vec![keks[1], derived(&keks[1], "claviger/v1/kek/seal")];
-    secrets.push(derived(&root_key_bytes(dir.path()), "claviger/v1/root/key-file"));
+    secrets.push(derived(
+        &root_key_bytes(dir.path()),
+        "claviger/v1/root/key-file",
+    ));
     secrets.push(root_key_bytes(dir.path()));
     let pid = plugin.0.id();
     let in_use = occurrences(pid, &secrets);
@@ -147,20 +164,39 @@ async fn row_118_nothing_is_left_of_dropped_keys_and_seeds() {
     // The retired key is destroyed, by another process; the plugin follows.
     let other = Keystore::new(Box::new(storage), vec![root_key()], None);
     other.sync(NOW).await.unwrap();
-    other.commit(NOW, |keyring| Ok(keyring.disable(&ids[1], NOW)?)).await.unwrap();
-    other.commit(NOW, |keyring| Ok(keyring.destroy(&ids[1], NOW)?)).await.unwrap();
-    other.commit(NOW, |keyring| keyring.stage(NOW)).await.unwrap();
+    other
+        .commit(NOW, |keyring| Ok(keyring.disable(&ids[1], NOW)?))
+        .await
+        .unwrap();
+    other
+        .commit(NOW, |keyring| Ok(keyring.destroy(&ids[1], NOW)?))
+        .await
+        .unwrap();
+    other
+        .commit(NOW, |keyring| keyring.stage(NOW))
+        .await
+        .unwrap();
     let staged = other.keyring().await.unwrap().staged().unwrap();
-    other.commit(NOW, |keyring| Ok(keyring.activate(&staged, NOW)?)).await.unwrap();
+    other
+        .commit(NOW, |keyring| Ok(keyring.activate(&staged, NOW)?))
+        .await
+        .unwrap();
     wait_for(&client, &staged).await;
 
     // The connection's buffers are wiped when it closes.
     drop(client);
-    let client = Client::new(Endpoint::Path(dir.path().join("kms.sock")), Duration::from_secs(10));
+    let client = Client::new(
+        Endpoint::Path(dir.path().join("kms.sock")),
+        Duration::from_secs(10),
+    );
     wait_for(&client, &staged).await;
 
     let left = occurrences(pid, &secrets);
-    assert_eq!(left, vec![0; secrets.len()], "kek, its sealing key, root's derived key, root key");
+    assert_eq!(
+        left,
+        vec![0; secrets.len()],
+        "kek, its sealing key, root's derived key, root key"
+    );
     let left: usize = occurrences(pid, &seeds).iter().sum();
     assert_eq!(left, 0, "seeds of ended requests");
 }
@@ -168,7 +204,10 @@ async fn row_118_nothing_is_left_of_dropped_keys_and_seeds() {
 fn root_key_bytes(dir: &Path) -> [u8; 32] {
     let mut bytes = [0; 32];
     let flags = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
-    let file = File::options().read(true).custom_flags(flags).open(dir.join("root.key"));
+    let file = File::options()
+        .read(true)
+        .custom_flags(flags)
+        .open(dir.join("root.key"));
     file.unwrap().read_exact(&mut bytes).unwrap();
     bytes
 }
