@@ -1,5 +1,6 @@
 //! What the commands promise: exit codes, errors in three parts, answers on stdout alone, and that no
 //! key is ever made or lost by accident.
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 #[path = "common/components.rs"]
 mod components;

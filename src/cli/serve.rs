@@ -2,7 +2,6 @@
 
 pub(super) mod dev;
 
-use std::future::Future;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -248,19 +247,17 @@ impl Signals {
     }
 
     /// Ready when the plugin is asked to stop. A hang-up or a user signal must not end it.
-    fn stop(&mut self) -> impl Future<Output = ()> + '_ {
-        async {
-            loop {
-                let [first, second] = &mut self.user;
-                tokio::select! {
-                    _ = self.terminate.recv() => return,
-                    _ = self.interrupt.recv() => return,
-                    _ = self.hangup.recv() => {
-                        tracing::warn!("SIGHUP: the configuration is read at the start only");
-                    }
-                    _ = first.recv() => {}
-                    _ = second.recv() => {}
+    async fn stop(&mut self) {
+        let [first, second] = &mut self.user;
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                _ = self.hangup.recv() => {
+                    tracing::warn!("SIGHUP: the configuration is read at the start only");
                 }
+                _ = first.recv() => {}
+                _ = second.recv() => {}
             }
         }
     }

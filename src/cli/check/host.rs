@@ -243,70 +243,35 @@ mod tests {
 
     #[test]
     fn each_weakness_is_a_warning_of_its_own_and_a_wrong_clock_is_bad() {
-        let now = Timestamp::from_second(1_600_000_000).unwrap();
-        for (level, word, host) in [
-            (
-                Level::Warn,
-                "kernel: 4.18.0-el8",
-                Host {
-                    kernel: "4.18.0-el8".to_owned(),
-                    ..good()
-                },
-            ),
-            (
-                Level::Warn,
-                "kernel: odd",
-                Host {
-                    kernel: "odd".to_owned(),
-                    ..good()
-                },
-            ),
-            (
-                Level::Warn,
-                "locked memory: 8192 KiB are",
-                Host {
-                    can_lock: false,
-                    ..good()
-                },
-            ),
-            (
-                Level::Warn,
-                "swap: on (/dev/sda2)",
-                Host {
-                    swaps: vec!["/dev/sda2".into()],
-                    ..good()
-                },
-            ),
-            (
-                Level::Warn,
-                "AES: this CPU",
-                Host {
-                    aes_instructions: false,
-                    ..good()
-                },
-            ),
-            (
-                Level::Warn,
-                "user ids: this is",
-                Host {
-                    initial_user_namespace: false,
-                    ..good()
-                },
-            ),
-            (
-                Level::Warn,
-                "open files: 64 are",
-                Host {
-                    open_files: Some(64),
-                    ..good()
-                },
-            ),
-            (
-                Level::Bad,
-                "clock: 2020-09-13T12:26:40Z, but /k",
-                Host { now, ..good() },
-            ),
-        ] {
+        let weaknesses: [(Level, &str, fn(&mut Host)); 8] = [
+            (Level::Warn, "kernel: 4.18.0-el8", |host| {
+                host.kernel = "4.18.0-el8".to_owned();
+            }),
+            (Level::Warn, "kernel: odd", |host| {
+                host.kernel = "odd".to_owned();
+            }),
+            (Level::Warn, "locked memory: 8192 KiB are", |host| {
+                host.can_lock = false;
+            }),
+            (Level::Warn, "swap: on (/dev/sda2)", |host| {
+                host.swaps = vec!["/dev/sda2".into()];
+            }),
+            (Level::Warn, "AES: this CPU", |host| {
+                host.aes_instructions = false;
+            }),
+            (Level::Warn, "user ids: this is", |host| {
+                host.initial_user_namespace = false;
+            }),
+            (Level::Warn, "open files: 64 are", |host| {
+                host.open_files = Some(64);
+            }),
+            (Level::Bad, "clock: 2020-09-13T12:26:40Z, but /k", |host| {
+                host.now = Timestamp::from_second(1_600_000_000).unwrap();
+            }),
+        ];
+        for (level, word, weaken) in weaknesses {
+            let mut host = good();
+            weaken(&mut host);
             let found = not_ok(&host);
             assert_eq!(found.len(), 1, "{word}: {found:?}");
             assert!(
