@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::metrics::{Condition, Metrics, RootFacts, RootState};
 use crate::notes::NotesFile;
+use crate::service;
 
 /// How soon a storage that could not be read, or a keyring that did not open, is tried again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -127,10 +128,8 @@ impl Keeper {
         if let View::Open(snapshot) = &**self.keystore.view() {
             self.metrics.keyring_open(snapshot, &header.keys);
             if let Err(refusal) = snapshot.primary() {
-                tracing::error!(
-                    ?refusal,
-                    "Status and Encrypt are refused; Decrypt is served"
-                );
+                let why = service::explain(&refusal, None);
+                tracing::error!(why, "Status and Encrypt are refused; Decrypt is served");
             }
         }
         tracing::info!(

@@ -24,8 +24,8 @@ use zeroize::Zeroizing;
 use crate::config::StatusVersion;
 use crate::observer::{Method, Observer};
 use crate::publication::{Connection, LastStatus, sealing_key};
-pub(crate) use answer::printable;
 use answer::{Call, Denial};
+pub(crate) use answer::{explain, printable};
 
 /// The largest message that is read, in bytes. kube-apiserver's largest legal one has about 34 KiB.
 const MAX_MESSAGE: usize = 64 * 1024;

@@ -16,7 +16,6 @@ use crate::key::{KeyId, KeyState};
 
 /// Why a request is refused. Each variant is one reason in metrics and one gRPC code.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum Refusal {
     /// The keyring is not open; the text says why and what helps.
     NotOpen(Arc<str>),

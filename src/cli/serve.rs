@@ -28,7 +28,7 @@ use crate::metrics::Metrics;
 use crate::metrics_server::{MetricsServer, Pages};
 use crate::server::socket::Socket;
 use crate::server::{self, Deps, Limits};
-use crate::service::{Clock, Kms};
+use crate::service::{self, Clock, Kms};
 use crate::telemetry::{self, Logs};
 
 /// How to serve.
@@ -185,7 +185,9 @@ fn readiness(keystore: Arc<Keystore>) -> impl Fn() -> Result<(), String> + Send 
     move || {
         let view = keystore.view();
         let primary = view.snapshot().and_then(|snapshot| snapshot.primary());
-        primary.map(drop).map_err(|refusal| format!("{refusal:?}"))
+        primary
+            .map(drop)
+            .map_err(|refusal| service::explain(&refusal, None))
     }
 }
 

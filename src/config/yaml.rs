@@ -54,12 +54,11 @@ pub(crate) fn parse(text: &str) -> Result<Node, Fault> {
             max_nodes: MAX_NODES,
         },
         duplicate_keys: DuplicateKeyPolicy::PassThrough,
-        // A snippet would show the lines around the fault, and they may hold a key.
-        with_snippet: false,
     };
     serde_saphyr::from_str_with_options::<Spanned<Value>>(text, options)
         .map(Node::from)
         .map_err(|error| {
+            // The error's own text would show the lines around it, and they may hold a key.
             let message = UserMessageFormatter.format_message(&error);
             // The parser's own messages end with the place that a fault has anyway.
             let message = message.split(" at line ").next().unwrap_or_default();
@@ -205,6 +204,8 @@ mod tests {
         assert!(parse(&"[".repeat(60_000)).is_err());
         assert!(parse(&"- ".repeat(30_000)).is_err());
         assert!(parse("a: 1\n---\nb: 2\n").is_err());
+        assert!(parse(&"- x\n".repeat(MAX_NODES - 1)).is_ok());
+        assert!(parse(&"- x\n".repeat(MAX_NODES)).is_err());
         let mut bomb = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
         for depth in 1..7 {
             let aliases = vec![format!("*a{}", depth - 1); 10].join(", ");

@@ -14,6 +14,8 @@ use crate::observer::REASON_METADATA;
 use crate::observer::{Method, Reason};
 use crate::publication::Connection;
 
+const OTHER_PLUGIN: &str = "another plugin encrypted this; list that plugin as a provider too";
+
 /// How much of a call's uid is logged, in characters. kube-apiserver's have 36.
 const MAX_UID: usize = 64;
 
@@ -74,66 +76,56 @@ impl Call<'_> {
         );
     }
 
-    /// What was wrong, and what helps.
     fn explain(&self, denial: &Denial) -> String {
-        const OTHER_PLUGIN: &str =
-            "another plugin encrypted this; list that plugin as a provider too";
-        let refusal = match denial {
-            Denial::Keyring(refusal) => refusal,
+        match denial {
+            Denial::Keyring(refusal) => explain(refusal, self.key_id),
             Denial::Annotations => {
-                return format!(
-                    "the call has annotations, and Claviger makes none: {OTHER_PLUGIN}"
-                );
+                format!("the call has annotations, and Claviger makes none: {OTHER_PLUGIN}")
             }
-        };
-        match refusal {
-            Refusal::NotOpen(why) => format!("the keyring is not open: {why}"),
-            Refusal::DecryptOnly(why) => format!("only Decrypt is served: {why}"),
-            Refusal::NoPrimary => {
-                "the keyring has no primary key: it was restored and waits for its \
-                                   activation; see claviger status"
-                    .to_owned()
-            }
-            Refusal::SelfCheckFailed => {
-                "a sealed seed did not open again, and this process seals no \
-                                         more: check the node's memory and processor, then restart \
-                                         claviger"
-                    .to_owned()
-            }
-            Refusal::Random => {
-                "the node's random generator failed; see the kernel's log".to_owned()
-            }
-            Refusal::UnknownKey(id) => format!(
-                "key {id} is not in the keyring, which was read again just now; restore a backup \
-                 that has it"
-            ),
-            Refusal::MalformedKeyId => format!(
-                "the key id is not one of Claviger's, k1- and 32 lower-case hex digits: {OTHER_PLUGIN}"
-            ),
-            Refusal::KeyState(id, state, since) => explain_state(id, *state, *since),
-            Refusal::SeedLength(len) => {
-                format!("a seed has 1 to {MAX_SEED_LEN} bytes, this one has {len}")
-            }
-            Refusal::CiphertextLength(len) => format!(
-                "none of Claviger's ciphertexts has {len} bytes: this one was changed, or {OTHER_PLUGIN}"
-            ),
-            Refusal::ForeignCiphertext => {
-                format!("the ciphertext is not Claviger's: {OTHER_PLUGIN}")
-            }
-            Refusal::NewerCiphertext(format) => {
-                format!(
-                    "the ciphertext has the newer format {format}: upgrade claviger on this node"
-                )
-            }
-            Refusal::Authentication => format!(
-                "the ciphertext does not authenticate{}: it was changed, or belongs to another key \
-                 or cluster; restore the object from a backup",
-                self.key_id
-                    .map(|id| format!(" under key {id}"))
-                    .unwrap_or_default()
-            ),
-            _ => "a fault in claviger; upgrade it".to_owned(),
         }
+    }
+}
+
+/// What was wrong, and what helps. `key_id` is the call's, where it has a well-formed one.
+pub(crate) fn explain(refusal: &Refusal, key_id: Option<KeyId>) -> String {
+    match refusal {
+        Refusal::NotOpen(why) => format!("the keyring is not open: {why}"),
+        Refusal::DecryptOnly(why) => format!("only Decrypt is served: {why}"),
+        Refusal::NoPrimary => "the keyring has no primary key: it was restored and waits for its \
+                               activation; see claviger status"
+            .to_owned(),
+        Refusal::SelfCheckFailed => "a sealed seed did not open again, and this process seals no \
+                                     more: check the node's memory and processor, then restart \
+                                     claviger"
+            .to_owned(),
+        Refusal::Random => "the node's random generator failed; see the kernel's log".to_owned(),
+        Refusal::UnknownKey(id) => format!(
+            "key {id} is not in the keyring, which was read again just now; restore a backup \
+             that has it"
+        ),
+        Refusal::MalformedKeyId => format!(
+            "the key id is not one of Claviger's, k1- and 32 lower-case hex digits: {OTHER_PLUGIN}"
+        ),
+        Refusal::KeyState(id, state, since) => explain_state(id, *state, *since),
+        Refusal::SeedLength(len) => {
+            format!("a seed has 1 to {MAX_SEED_LEN} bytes, this one has {len}")
+        }
+        Refusal::CiphertextLength(len) => format!(
+            "none of Claviger's ciphertexts has {len} bytes: this one was changed, or {OTHER_PLUGIN}"
+        ),
+        Refusal::ForeignCiphertext => {
+            format!("the ciphertext is not Claviger's: {OTHER_PLUGIN}")
+        }
+        Refusal::NewerCiphertext(format) => {
+            format!("the ciphertext has the newer format {format}: upgrade claviger on this node")
+        }
+        Refusal::Authentication => format!(
+            "the ciphertext does not authenticate{}: it was changed, or belongs to another key or \
+             cluster; restore the object from a backup",
+            key_id
+                .map(|id| format!(" under key {id}"))
+                .unwrap_or_default()
+        ),
     }
 }
 
@@ -157,8 +149,6 @@ fn classify(denial: &Denial) -> (Code, Reason) {
         Refusal::ForeignCiphertext => (Code::InvalidArgument, Reason::ForeignCiphertext),
         Refusal::NewerCiphertext(_) => (Code::InvalidArgument, Reason::NewerCiphertext),
         Refusal::Authentication => (Code::DataLoss, Reason::Authentication),
-        // The keystore may learn reasons that this page does not know yet.
-        _ => (Code::Internal, Reason::Fault),
     }
 }
 
