@@ -1,11 +1,12 @@
 //! The composition root: the one file that turns a configuration into concrete storages and roots.
 
 use claviger_keystore::Keystore;
+use claviger_keystore::error::StorageError;
 use claviger_keystore::mark::MarkFile;
 use claviger_keystore::root::Root;
 use claviger_keystore::root::key_file::{KeyFile, KeyFileConfig};
 use claviger_keystore::root::recovery::Recovery;
-use claviger_keystore::storage::file::{Durability, FileStorage};
+use claviger_keystore::storage::file::{Durability, FileStorage, check_file_system};
 
 use crate::config::{Config, RootConfig, RootKindConfig, StorageConfig};
 use crate::notes::NotesFile;
@@ -14,6 +15,12 @@ use crate::notes::NotesFile;
 pub fn storage(config: &Config, durability: Durability) -> FileStorage {
     let StorageConfig::File { path } = &config.storage;
     FileStorage::new(path, durability)
+}
+
+/// Whether the keyring's folder survives a power loss.
+pub fn durable_storage(config: &Config) -> Result<(), StorageError> {
+    let StorageConfig::File { path } = &config.storage;
+    check_file_system(path.parent().unwrap_or(path), Durability::Disk)
 }
 
 /// One root of the configuration.

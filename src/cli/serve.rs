@@ -129,6 +129,9 @@ async fn serve(
             "RLIMIT_MEMLOCK is too low to lock key pages; set LimitMEMLOCK=64M, or swap off"
         );
     }
+    if let (Durability::Memory, Err(e)) = (durability, app::durable_storage(config)) {
+        tracing::warn!(error = %e, "fit for a try-out only: a restart of the host loses every key");
+    }
     let dropped = prepared.logs.dropped();
     let metrics = Metrics::new(Timestamp::now(), move || dropped.count());
     let metrics = Arc::new(metrics.map_err(|e| failed("making the metrics", &e))?);

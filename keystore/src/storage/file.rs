@@ -76,6 +76,8 @@ impl FileStorage {
     }
 
     fn load_now(&self) -> Result<Vec<u8>, StorageError> {
+        // Network file systems: neither their locks nor their fsync can be relied on.
+        check_file_system(folder_of(&self.path), Durability::Memory)?;
         let stamp = Stamp::of(&self.path);
         let bytes = self.read()?;
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = stamp;

@@ -123,15 +123,15 @@ fn comments(config: &Config, phase: Phase) -> String {
         ),
         Phase::Write => (
             "every node has loaded the file of phase prepare (one node: skip it).",
-            "claviger migrate; claviger audit finds no plaintext: phase final.",
+            "every object was rewritten, so that none is plaintext: phase final.",
         ),
         Phase::Final => (
-            "claviger audit finds no plaintext, on a cluster in phase write.",
+            "no object is plaintext any more, on a cluster in phase write.",
             "nothing reads or writes plaintext any more.",
         ),
         Phase::Leave => (
             "every node is in phase write or final.",
-            "claviger migrate; claviger audit finds no key of ours: take kms out.",
+            "every object was rewritten, so that none needs our keys: take kms out.",
         ),
     };
     format!(
