@@ -253,6 +253,24 @@ fn a_static_pod_mounts_what_the_configuration_names_and_no_more() {
 }
 
 #[test]
+fn a_static_pod_mounts_a_shared_directory_once_and_writable() {
+    let (dir, path) = configuration("");
+    let dir = dir.path().to_str().unwrap();
+    let text = format!(
+        "apiVersion: claviger.io/v1alpha1\nkind: ClavigerConfiguration\n\
+         server: {{socket: \"@claviger\"}}\nstorage: {{file: {{path: {dir}/keyring}}}}\n\
+         roots: [{{name: a, keyFile: {{path: {dir}/root.key}}}}]\n"
+    );
+    fs::write(&path, text).unwrap();
+    let pod: serde_json::Value = serde_saphyr::from_str(&printed(&path, &["static-pod"])).unwrap();
+    let mounts = &pod["spec"]["containers"][0]["volumeMounts"];
+    assert_eq!(
+        *mounts,
+        serde_json::json!([{"name": "config", "mountPath": dir}])
+    );
+}
+
+#[test]
 fn a_static_pod_that_could_not_work_is_not_printed() {
     let (_dir, path) = configuration(&format!(
         "{STORAGE}roots: [{{name: a, keyFile: {{credential: key}}}}]"
@@ -302,6 +320,10 @@ fn a_service_is_opened_only_as_far_as_the_configuration_asks() {
     ] {
         assert!(!wide.contains(gone), "{gone} in\n{wide}");
     }
+    let (_dir, grouped) = configuration(&format!("server: {{group: kms}}\n{STORAGE}{ROOTS}"));
+    let unit = printed(&grouped, &["systemd"]);
+    // The socket's group is unknown in a user namespace of its own.
+    assert!(!unit.contains("PrivateUsers") && has(&unit, "RuntimeDirectoryMode=0755"));
     let socket = printed(&path, &["systemd", "--socket"]);
     assert!(has(&socket, "ListenStream=/srv/kms/kms.sock") && has(&socket, "SocketGroup=kms"));
 }
