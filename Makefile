@@ -26,7 +26,7 @@ lint: ## formatting, clippy, dependencies
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	$(INSTALL) cargo-deny
-	"$$($(INSTALL) --where cargo-deny)" --offline check --config .deny.toml bans licenses sources
+	"$$($(INSTALL) --where cargo-deny)" --offline --log-level error --config .deny.toml check bans licenses sources
 
 unit: ## every test of the workspace, with the real components
 	$(INSTALL) kube etcd go-plugin debian python
