@@ -68,7 +68,9 @@ pub(super) fn run_dev(dir: &std::path::Path, output: &Output) -> Result<Exit, Fa
     prepared.runtime.block_on(async {
         dev::make_keyring(&config, dir).await?;
         let announce = async |metrics: &MetricsServer| {
-            dev::announce(&config, dir, metrics.bound().await, output)
+            // A port that is taken must not keep the plugin from serving.
+            let bound = tokio::time::timeout(Duration::from_secs(1), metrics.bound()).await;
+            dev::announce(&config, dir, bound.ok().flatten(), output)
         };
         serve(&config, &prepared, Durability::Memory, announce).await
     })
