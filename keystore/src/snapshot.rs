@@ -91,7 +91,7 @@ impl Snapshot {
         self.seal_by(id, |key| key.seal(seed))
     }
 
-    /// Seals by the key `id`. A sealed seed that does not open again is the last one of this process.
+    /// Seals by the key `id`. A sealed seed that does not open again is the process's last.
     fn seal_by(
         &self,
         id: &KeyId,

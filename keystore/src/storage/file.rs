@@ -210,8 +210,8 @@ pub fn kept_copies(keyring: &Path) -> Vec<u64> {
 
 /// Taken for as long as the value lives. The file stays: removing it would let two in.
 ///
-/// Who holds it is in a commit, which takes as long as a few fsyncs; so it is waited for. That it is
-/// held says nothing about who will have been first.
+/// Who holds it is in a commit, which takes as long as a few fsyncs; so it is waited for. That it
+/// is held says nothing about who will have been first.
 fn lock(path: &Path) -> Result<File, StorageError> {
     let file = open_lock(path).map_err(io_error("opening", path))?;
     let begun = Instant::now();
