@@ -33,6 +33,8 @@ pub struct Keeper {
     notes: NotesFile,
     /// What was last said about the storage, so that it is said once.
     said: Option<String>,
+    /// The revision that was last told of.
+    revision: Option<u64>,
     /// The keys as they were last seen.
     keys: HashMap<KeyId, KeyState>,
     roots: HashMap<String, Option<Timestamp>>,
@@ -46,6 +48,7 @@ impl Keeper {
             metrics,
             notes,
             said: None,
+            revision: None,
             keys: HashMap::new(),
             roots: HashMap::new(),
         }
@@ -79,17 +82,17 @@ impl Keeper {
     /// Looks at the storage once. Says whether what is there is what is used.
     async fn sync(&mut self) -> bool {
         match self.keystore.sync(Timestamp::now()).await {
-            Ok(Synced::Opened) => {
-                self.tell_keys().await;
-                self.said = None;
-                self.check_roots().await;
-                true
-            }
-            Ok(Synced::Unchanged) => {
-                if self.said.take().is_some() {
-                    tracing::info!("the storage holds the keyring that is used again");
+            Ok(synced) => {
+                // A request that named an unknown key may have opened it before we looked.
+                let revision = self.keystore.keyring().await.map(|k| k.header().revision);
+                if synced == Synced::Opened || revision != self.revision {
+                    self.revision = revision;
                     self.tell_keys().await;
+                    self.check_roots().await;
+                } else if self.said.is_some() {
+                    tracing::info!("the storage holds the keyring that is used again");
                 }
+                self.said = None;
                 true
             }
             Err(e) => {

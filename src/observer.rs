@@ -85,6 +85,8 @@ labels! {
         Random = "random",
         /// A well-formed key id that the keyring does not have.
         UnknownKey = "unknown_key",
+        /// A key id that may be in the storage, which could not be read.
+        Unread = "unread",
         /// A key id that Claviger cannot have made.
         MalformedKeyId = "malformed_key_id",
         /// The key's state forbids it.

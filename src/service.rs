@@ -109,8 +109,11 @@ impl Kms {
         match open() {
             // Another member may have made the key a moment ago.
             Err(Refusal::UnknownKey(_)) => {
-                self.keystore.refresh((self.clock.wall)()).await;
-                Ok(open()?)
+                let read = self.keystore.refresh((self.clock.wall)()).await;
+                match open() {
+                    Err(Refusal::UnknownKey(id)) if !read => Err(Refusal::Unread(id).into()),
+                    opened => Ok(opened?),
+                }
             }
             opened => Ok(opened?),
         }

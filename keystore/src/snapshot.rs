@@ -29,6 +29,9 @@ pub enum Refusal {
     Random,
     /// A key id that the keyring does not know, after a fresh read of the storage.
     UnknownKey(KeyId),
+    /// A key id that the keyring in memory does not know, where the storage could not be read: it
+    /// may be there.
+    Unread(KeyId),
     /// The key id is not one of ours.
     MalformedKeyId,
     /// The key is disabled or destroyed, since then.

@@ -35,7 +35,8 @@ pub struct Keystore {
     mark: Option<MarkFile>,
     view: ArcSwap<View>,
     open: Mutex<Option<Open>>,
-    refreshed: Mutex<Option<Instant>>,
+    /// When the storage was last read for an unknown key, and whether that worked.
+    refreshed: Mutex<Option<(Instant, bool)>>,
     /// Set for good once a sealed seed did not open again.
     self_check_failed: Arc<AtomicBool>,
 }
@@ -111,18 +112,22 @@ impl Keystore {
         synced
     }
 
-    /// Reads the storage afresh because a request named an unknown key. Calls that come while one
-    /// is under way share its result.
-    pub async fn refresh(&self, now: Timestamp) {
-        let mut refreshed = self.refreshed.lock().await;
-        if refreshed.is_some_and(|at| at.elapsed() < REFRESH_INTERVAL) {
-            return;
+    /// Reads the storage afresh because a request named an unknown key, and says whether that worked.
+    /// Calls that come while one is under way, or right after it, share its result.
+    pub async fn refresh(&self, now: Timestamp) -> bool {
+        let mut last = self.refreshed.lock().await;
+        if let Some((at, read)) = *last
+            && at.elapsed() < REFRESH_INTERVAL
+        {
+            return read;
         }
-        if let Err(e) = self.sync(now).await {
+        let synced = self.sync(now).await;
+        if let Err(e) = &synced {
             tracing::warn!(error = %e, "reading the keyring afresh for an unknown key id failed");
         }
         // Only now: those who waited for a slow read share it, and one that was given up is none.
-        *refreshed = Some(Instant::now());
+        *last = Some((Instant::now(), synced.is_ok()));
+        synced.is_ok()
     }
 
     /// Waits until a look at the storage may bring something new.

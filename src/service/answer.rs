@@ -51,7 +51,7 @@ impl Call<'_> {
         let message = self.explain(&denial);
         tracing::warn!(
             method = self.method.as_str(),
-            uid = printable(self.uid, MAX_UID),
+            uid = %printable(self.uid, MAX_UID),
             key_id = self.key_id.map(tracing::field::display),
             reason = reason.as_str(),
             ?code,
@@ -69,7 +69,7 @@ impl Call<'_> {
     pub(super) fn served(&self, id: KeyId) {
         tracing::debug!(
             method = self.method.as_str(),
-            uid = printable(self.uid, MAX_UID),
+            uid = %printable(self.uid, MAX_UID),
             key_id = %id,
             connection = self.connection.map(|connection| connection.number),
             "request served"
@@ -102,6 +102,10 @@ pub(crate) fn explain(refusal: &Refusal, key_id: Option<KeyId>) -> String {
         Refusal::UnknownKey(id) => format!(
             "key {id} is not in the keyring, which was read again just now; restore a backup \
              that has it"
+        ),
+        Refusal::Unread(id) => format!(
+            "key {id} is not in the keyring in memory, and the storage cannot be read; claviger \
+             status says why"
         ),
         Refusal::MalformedKeyId => format!(
             "the key id is not one of Claviger's, k1- and 32 lower-case hex digits: {OTHER_PLUGIN}"
@@ -142,6 +146,7 @@ fn classify(denial: &Denial) -> (Code, Reason) {
         Refusal::SelfCheckFailed => (Code::Internal, Reason::SelfCheckFailed),
         Refusal::Random => (Code::Unavailable, Reason::Random),
         Refusal::UnknownKey(_) => (Code::NotFound, Reason::UnknownKey),
+        Refusal::Unread(_) => (Code::Unavailable, Reason::Unread),
         Refusal::MalformedKeyId => (Code::InvalidArgument, Reason::MalformedKeyId),
         Refusal::KeyState(..) => (Code::FailedPrecondition, Reason::KeyState),
         Refusal::SeedLength(_) => (Code::InvalidArgument, Reason::SeedLength),
@@ -210,6 +215,7 @@ mod tests {
             (Refusal::SelfCheckFailed, Code::Internal),
             (Refusal::Random, Code::Unavailable),
             (Refusal::UnknownKey(id()), Code::NotFound),
+            (Refusal::Unread(id()), Code::Unavailable),
             (Refusal::MalformedKeyId, Code::InvalidArgument),
             (
                 Refusal::KeyState(id(), KeyState::Disabled, since),

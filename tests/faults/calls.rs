@@ -273,6 +273,22 @@ async fn row_104_a_key_that_another_member_made_is_found_by_a_fresh_read() {
 }
 
 #[tokio::test]
+async fn row_104_an_unknown_key_is_not_called_lost_while_the_storage_cannot_be_read() {
+    let plugin = Plugin::start().await;
+    let stranger = Plugin::start().await;
+    let sealed = stranger.client().await.seal(&[7; 32]).await;
+    plugin.storage.put(Some(b"garbage".to_vec()));
+    let answer = plugin
+        .client()
+        .await
+        .open(&sealed.key_id, &sealed.ciphertext)
+        .await;
+    assert_eq!(refused(answer), (Code::Unavailable, "unread".to_owned()));
+    plugin.is_unharmed().await;
+    stranger.is_unharmed().await;
+}
+
+#[tokio::test]
 async fn row_27_annotations_are_refused() {
     let plugin = Plugin::start().await;
     let mut client = plugin.client().await;
