@@ -38,9 +38,7 @@ fn is_preface(stream: &UnixStream) -> io::Result<bool> {
     let (_, len) = rustix::net::recv(stream, &mut start, RecvFlags::PEEK)?;
     match &start[..len] {
         start if start == PREFACE => Ok(true),
-        start if !start.is_empty() && PREFACE.starts_with(start) => {
-            Err(io::ErrorKind::WouldBlock.into())
-        }
+        start if PREFACE.starts_with(start) => Err(io::ErrorKind::WouldBlock.into()),
         _ => Ok(false),
     }
 }
