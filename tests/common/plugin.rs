@@ -232,7 +232,7 @@ impl Plugin {
 
     /// What must hold after every fault: Status is answered, nothing panicked, no connection
     /// is left open, and the server stops.
-    pub(crate) async fn is_unharmed(self) -> Tally {
+    pub(crate) async fn ends_unharmed(self) -> Tally {
         self.client().await.answer_status().await;
         self.heard(|tally| tally.opened == tally.closed).await;
         self.stop();

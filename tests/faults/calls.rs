@@ -60,7 +60,7 @@ async fn status_answers_what_kube_apiserver_accepts() {
         let primary = plugin.keystore.keyring().await.unwrap().primary().unwrap();
         assert_eq!(status.key_id, primary.to_string());
         assert_eq!(plugin.tally().status_answers, [primary]);
-        plugin.is_unharmed().await;
+        plugin.ends_unharmed().await;
     }
 }
 
@@ -69,7 +69,7 @@ async fn row_17_an_empty_seed_is_refused() {
     let plugin = Plugin::start().await;
     let answer = encrypt(&mut plugin.client().await, b"", "").await;
     assert_eq!(refused(answer), invalid(Reason::SeedLength));
-    plugin.is_unharmed().await;
+    plugin.ends_unharmed().await;
 }
 
 #[tokio::test]
@@ -90,7 +90,7 @@ async fn row_18_seeds_of_1_to_512_bytes_are_sealed() {
     let answer = encrypt(&mut client, &[7; 513], "").await;
     assert_eq!(refused(answer), invalid(Reason::SeedLength));
     drop(client);
-    plugin.is_unharmed().await;
+    plugin.ends_unharmed().await;
 }
 
 #[tokio::test]
@@ -101,7 +101,7 @@ async fn row_19_an_empty_ciphertext_is_refused() {
     let answer = client.open(&sealed.key_id, b"").await;
     assert_eq!(refused(answer), invalid(Reason::CiphertextLength));
     drop(client);
-    plugin.is_unharmed().await;
+    plugin.ends_unharmed().await;
 }
 
 #[tokio::test]
@@ -120,7 +120,7 @@ async fn row_20_every_truncation_is_refused() {
         assert_eq!(refused(answer), expected, "{len}");
     }
     drop(client);
-    plugin.is_unharmed().await;
+    plugin.ends_unharmed().await;
 }
 
 #[tokio::test]
@@ -143,7 +143,7 @@ async fn row_21_every_flipped_bit_is_refused() {
         );
     }
     drop(client);
-    plugin.is_unharmed().await;
+    plugin.ends_unharmed().await;
 }
 
 #[tokio::test]
@@ -167,7 +167,7 @@ async fn row_22_appended_bytes_are_refused() {
         );
     }
     drop(client);
-    plugin.is_unharmed().await;
+    plugin.ends_unharmed().await;
 }
 
 #[tokio::test]
@@ -186,7 +186,7 @@ async fn row_23_another_valid_key_id_does_not_open_it() {
         [7; 32]
     );
     drop(client);
-    plugin.is_unharmed().await;
+    plugin.ends_unharmed().await;
 }
 
 #[tokio::test]
@@ -217,7 +217,7 @@ async fn row_24_a_malformed_key_id_is_refused() {
         );
     }
     drop(client);
-    plugin.is_unharmed().await;
+    plugin.ends_unharmed().await;
 }
 
 #[tokio::test]
@@ -238,8 +238,8 @@ async fn row_26_another_keyrings_key_is_not_found() {
             .contains(&sealed.key_id)
     );
     assert_eq!(refused(answer), (Code::NotFound, "unknown_key".to_owned()));
-    plugin.is_unharmed().await;
-    stranger.is_unharmed().await;
+    plugin.ends_unharmed().await;
+    stranger.ends_unharmed().await;
 }
 
 /// Another member on the same storage, with its own view of it.
@@ -269,7 +269,7 @@ async fn row_104_a_key_that_another_member_made_is_found_by_a_fresh_read() {
         .await
         .unwrap();
     assert_eq!(opened, [7; 32]);
-    plugin.is_unharmed().await;
+    plugin.ends_unharmed().await;
 }
 
 #[tokio::test]
@@ -284,8 +284,8 @@ async fn row_104_an_unknown_key_is_not_called_lost_while_the_storage_cannot_be_r
         .open(&sealed.key_id, &sealed.ciphertext)
         .await;
     assert_eq!(refused(answer), (Code::Unavailable, "unread".to_owned()));
-    plugin.is_unharmed().await;
-    stranger.is_unharmed().await;
+    plugin.ends_unharmed().await;
+    stranger.ends_unharmed().await;
 }
 
 #[tokio::test]
@@ -304,7 +304,7 @@ async fn row_27_annotations_are_refused() {
         invalid(Reason::Annotations)
     );
     drop(client);
-    plugin.is_unharmed().await;
+    plugin.ends_unharmed().await;
 }
 
 #[tokio::test]
@@ -325,7 +325,7 @@ async fn row_28_other_plugins_ciphertexts_are_told_apart() {
         assert_eq!(refused(answer), invalid(Reason::ForeignCiphertext));
     }
     drop(client);
-    plugin.is_unharmed().await;
+    plugin.ends_unharmed().await;
 }
 
 #[tokio::test]
@@ -345,7 +345,7 @@ async fn row_29_a_newer_format_asks_for_an_upgrade() {
         assert_eq!(refused(answer), invalid(Reason::NewerCiphertext));
     }
     drop(client);
-    plugin.is_unharmed().await;
+    plugin.ends_unharmed().await;
 }
 
 #[tokio::test]
@@ -378,7 +378,7 @@ async fn row_30_a_staged_key_decrypts() {
     assert_ne!(client.answer_status().await.key_id, id.to_string());
     assert_ne!(client.seal(&[7; 32]).await.key_id, id.to_string());
     drop(client);
-    plugin.is_unharmed().await;
+    plugin.ends_unharmed().await;
 }
 
 #[tokio::test]
@@ -411,7 +411,7 @@ async fn row_31_a_disabled_and_a_destroyed_key_are_refused_by_state_and_date() {
         }
     }
     drop(client);
-    plugin.is_unharmed().await;
+    plugin.ends_unharmed().await;
 }
 
 #[tokio::test]
@@ -432,7 +432,7 @@ async fn row_32_any_uid_is_served() {
         );
     }
     drop(client);
-    plugin.is_unharmed().await;
+    plugin.ends_unharmed().await;
 }
 
 #[tokio::test]
@@ -444,7 +444,7 @@ async fn row_33_the_same_seed_never_seals_alike() {
         assert!(seen.insert(client.seal(&[7; 32]).await.ciphertext));
     }
     drop(client);
-    plugin.is_unharmed().await;
+    plugin.ends_unharmed().await;
 }
 
 #[tokio::test]
@@ -462,7 +462,7 @@ async fn a_keyring_that_is_not_open_refuses_every_call_with_its_reason() {
     );
     assert_eq!(closed.tally().status_answers, []);
     assert_eq!(closed.tally().refusals, [Reason::NotOpen; 3]);
-    plugin.is_unharmed().await;
+    plugin.ends_unharmed().await;
 }
 
 /// A clock that stands still until a test moves it.
@@ -510,7 +510,7 @@ async fn row_107_encrypt_answers_the_key_id_that_status_gave() {
     ByHand::pass(1);
     assert_eq!(apiserver.seal(&[7; 32]).await.key_id, new);
     drop((apiserver, reconnected));
-    plugin.is_unharmed().await;
+    plugin.ends_unharmed().await;
 }
 
 #[tokio::test]
@@ -526,5 +526,5 @@ async fn a_disabled_key_is_not_used_although_status_just_gave_it() {
         .unwrap();
     assert_eq!(client.seal(&[7; 32]).await.key_id, new.to_string());
     drop(client);
-    plugin.is_unharmed().await;
+    plugin.ends_unharmed().await;
 }

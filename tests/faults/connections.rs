@@ -35,7 +35,7 @@ async fn row_38_silent_connection_is_closed() {
         stream.write_all(said).await.unwrap();
         assert_eq!(until_closed(&mut stream).await, b"");
     }
-    let tally = plugin.is_unharmed().await;
+    let tally = plugin.ends_unharmed().await;
     assert_eq!(tally.rejections, [Rejection::Silence; 2]);
     assert_eq!(tally.opened, 1, "only the last one was served");
 }
@@ -65,7 +65,7 @@ async fn row_38_one_byte_now_and_then_does_not_move_the_deadline() {
     plugin
         .heard(|tally| tally.rejections == [Rejection::Silence])
         .await;
-    plugin.is_unharmed().await;
+    plugin.ends_unharmed().await;
 }
 
 fn short_keepalive() -> Setup {
@@ -84,7 +84,7 @@ async fn row_39_a_peer_that_ignores_pings_is_closed() {
         pinged |= frame.kind == PING;
     }
     assert!(pinged);
-    plugin.is_unharmed().await;
+    plugin.ends_unharmed().await;
 }
 
 #[tokio::test]
@@ -106,7 +106,7 @@ async fn row_39_a_peer_that_answers_pings_stays() {
             .unwrap();
     }
     drop(stream);
-    plugin.is_unharmed().await;
+    plugin.ends_unharmed().await;
 }
 
 #[tokio::test]
@@ -132,7 +132,7 @@ async fn row_40_a_body_that_does_not_end_is_answered_at_the_deadline() {
         .heard(|tally| tally.requests.last() == Some(&(Method::Encrypt, Code::Ok)))
         .await;
     drop(stream);
-    plugin.is_unharmed().await;
+    plugin.ends_unharmed().await;
 }
 
 #[tokio::test]
@@ -147,7 +147,7 @@ async fn row_40_headers_that_do_not_end_are_cut_off_by_keepalive() {
         stream.write_all(&said).await.unwrap();
         until_closed(&mut stream).await;
     }
-    let tally = plugin.is_unharmed().await;
+    let tally = plugin.ends_unharmed().await;
     assert_eq!(tally.requests.len(), 1, "no call was made of them");
 }
 
@@ -183,7 +183,7 @@ async fn row_41_rapid_resets_end_the_connection() {
     let written = flood(&mut stream, reset, 1_000_000).await;
     assert!(written < 10_000, "{written} streams were reset");
     until_closed(&mut stream).await;
-    let tally = plugin.is_unharmed().await;
+    let tally = plugin.ends_unharmed().await;
     assert!(
         tally.requests.len() < 10_000,
         "{} calls were begun",
@@ -205,7 +205,7 @@ async fn row_42_endless_continuations_end_the_connection() {
     let more = frame(CONTINUATION, 0, 1, &block.repeat(10));
     let written = flood(&mut stream, |_| more.clone(), 100_000).await;
     assert!(written < 1_000, "{written} frames were taken");
-    plugin.is_unharmed().await;
+    plugin.ends_unharmed().await;
 }
 
 #[tokio::test]
@@ -219,7 +219,7 @@ async fn row_42_empty_continuations_end_the_connection() {
     let more = frame(CONTINUATION, 0, 1, &[]);
     let written = flood(&mut stream, |_| more.clone(), 1_000_000).await;
     assert!(written < 1_000_000, "{written} frames were taken");
-    plugin.is_unharmed().await;
+    plugin.ends_unharmed().await;
 }
 
 #[tokio::test]
@@ -230,7 +230,7 @@ async fn row_43_a_flood_of_empty_data_ends_the_connection() {
     let empty = frame(DATA, 0, 1, &[]).repeat(100);
     let written = flood(&mut stream, |_| empty.clone(), 100_000).await;
     assert!(written < 1_000, "{written} hundred frames were taken");
-    plugin.is_unharmed().await;
+    plugin.ends_unharmed().await;
 }
 
 #[tokio::test]
@@ -261,7 +261,7 @@ async fn row_44_a_header_list_over_the_limit_is_refused() {
     }
     bystander.answer_status().await;
     drop(bystander);
-    let tally = plugin.is_unharmed().await;
+    let tally = plugin.ends_unharmed().await;
     assert!(
         tally
             .requests
@@ -284,7 +284,7 @@ async fn row_45_frames_that_want_answers_do_not_pile_up_for_a_peer_that_does_not
             assert!(written < 64 * 1024 * 1024, "the server reads on and on");
         }
     }
-    plugin.is_unharmed().await;
+    plugin.ends_unharmed().await;
 }
 
 #[tokio::test]
@@ -299,7 +299,7 @@ async fn row_45_a_window_that_overflows_ends_the_connection() {
     let error = goaway.expect("GOAWAY").payload[4..8].to_vec();
     assert_eq!(error, 3u32.to_be_bytes(), "FLOW_CONTROL_ERROR");
     drop(stream);
-    plugin.is_unharmed().await;
+    plugin.ends_unharmed().await;
 }
 
 /// Opens `calls` streams of Encrypt, with a body or without, and waits until the server has seen
@@ -344,7 +344,7 @@ async fn row_46_a_client_that_gives_no_window_holds_up_nobody_else() {
         .await;
     plugin.client().await.answer_status().await;
     drop(stream);
-    plugin.is_unharmed().await;
+    plugin.ends_unharmed().await;
 }
 
 #[tokio::test]
@@ -355,7 +355,7 @@ async fn row_46_answers_that_wait_for_a_window_are_bounded() {
     let goaway = open_streams(&mut stream, 10_000, Some(&seed())).await;
     assert!(goaway.is_some());
     drop(stream);
-    let tally = plugin.is_unharmed().await;
+    let tally = plugin.ends_unharmed().await;
     // 128 wait for a window. 64 more are refused, and then the connection ends.
     assert!(tally.requests.len() <= 128 + 1, "{}", tally.requests.len());
 }
@@ -378,7 +378,7 @@ async fn row_47_of_a_thousand_connections_32_are_kept() {
     plugin.heard(|tally| tally.closed >= 26).await;
     plugin.client().await.answer_status().await;
     drop((apiserver, kept));
-    plugin.is_unharmed().await;
+    plugin.ends_unharmed().await;
 }
 
 async fn greet_or_closed(plugin: &Plugin) -> UnixStream {
@@ -404,7 +404,7 @@ async fn row_49_of_128_calls_at_once_all_run() {
     let tally = plugin.heard(|tally| tally.requests.len() == 128).await;
     assert_eq!(tally.requests, [(Method::Encrypt, Code::Ok); 128]);
     drop(stream);
-    plugin.is_unharmed().await;
+    plugin.ends_unharmed().await;
 }
 
 #[tokio::test]
@@ -429,7 +429,7 @@ async fn row_49_calls_beyond_the_limit_of_a_connection_are_shed() {
     let tally = plugin.heard(|tally| tally.requests.len() == 128).await;
     assert_eq!(tally.requests[64..], [(Method::Encrypt, Code::Ok); 64]);
     drop(stream);
-    plugin.is_unharmed().await;
+    plugin.ends_unharmed().await;
 }
 
 #[tokio::test]
@@ -453,7 +453,7 @@ async fn row_49_ten_thousand_calls_at_once_are_all_answered() {
     }));
     assert!(codes.iter().any(Result::is_ok));
     drop(client);
-    plugin.is_unharmed().await;
+    plugin.ends_unharmed().await;
 }
 
 #[tokio::test]
@@ -468,7 +468,7 @@ async fn row_50_a_client_that_dies_in_a_call_leaves_nothing() {
             .unwrap();
     }
     plugin.heard(|tally| tally.closed == 100).await;
-    let tally = plugin.is_unharmed().await;
+    let tally = plugin.ends_unharmed().await;
     assert!(tally.requests.iter().all(|(method, code)| match method {
         Method::Encrypt => *code == Code::Cancelled || *code == Code::Internal,
         _ => *code == Code::Ok,

@@ -1,5 +1,11 @@
 //! Whatever a peer sends, does or is, the plugin answers the next one (rows A to D of the list of
 //! faults; each test is named after its row).
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests fail as tests do"
+)]
 
 mod frames;
 #[path = "../common/plugin.rs"]

@@ -95,7 +95,7 @@ async fn without_descriptors() {
         open_descriptors()
     );
     drop(live);
-    plugin.is_unharmed().await;
+    plugin.ends_unharmed().await;
 }
 
 /// Takes every descriptor but one, and that one for a connection that nobody can accept.
@@ -252,5 +252,5 @@ async fn descriptors_are_given_back() {
     let over = |tally: &crate::plugin::Tally| tally.rejections.len() + tally.closed == 81;
     plugin.heard(over).await;
     assert_eq!(open_descriptors(), before);
-    plugin.is_unharmed().await;
+    plugin.ends_unharmed().await;
 }

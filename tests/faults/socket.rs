@@ -37,7 +37,7 @@ async fn row_54_a_socket_that_a_crash_left_behind_is_replaced() {
     let plugin = serve_in(dir).await;
     plugin.client().await.answer_status().await;
     assert!(!plugin.dir().join(".kms.sock.new").exists());
-    plugin.is_unharmed().await;
+    plugin.ends_unharmed().await;
 }
 
 #[tokio::test]
@@ -48,7 +48,7 @@ async fn row_55_a_second_server_on_the_same_path_leaves_the_first_alone() {
     assert_eq!(second, SocketError::AlreadyRunning(plugin.path()));
     assert!(second.to_string().starts_with("already running"));
     assert_eq!(fs::metadata(plugin.path()).unwrap().ino(), inode);
-    plugin.is_unharmed().await;
+    plugin.ends_unharmed().await;
 }
 
 #[tokio::test]
@@ -62,7 +62,7 @@ async fn row_55_two_paths_in_one_directory_do_not_collide() {
     let second = Socket::make(&config).unwrap();
     plugin.client().await.answer_status().await;
     drop(second);
-    plugin.is_unharmed().await;
+    plugin.ends_unharmed().await;
 }
 
 #[tokio::test]
@@ -78,7 +78,7 @@ async fn row_56_a_symlink_at_the_path_is_replaced_and_its_target_untouched() {
     let target = plugin.dir().join("target");
     assert_eq!(fs::read_to_string(&target).unwrap(), "precious");
     assert_eq!(mode_of(&target), 0o640);
-    plugin.is_unharmed().await;
+    plugin.ends_unharmed().await;
 }
 
 #[test]
@@ -147,7 +147,7 @@ async fn row_59_a_deleted_socket_file_is_made_again() {
         live.answer_status().await;
     }
     drop(live);
-    plugin.is_unharmed().await;
+    plugin.ends_unharmed().await;
 }
 
 #[tokio::test]

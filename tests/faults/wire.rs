@@ -35,7 +35,7 @@ async fn row_01_random_bytes_are_no_message() {
             assert!(!answer.message.contains("MARKER"), "{answer:?}");
         }
     }
-    let tally = plugin.is_unharmed().await;
+    let tally = plugin.ends_unharmed().await;
     assert_eq!(tally.refusals, [Reason::Protocol; 6]);
 }
 
@@ -49,7 +49,7 @@ async fn row_02_texts_must_be_utf8() {
             .unwrap();
         assert_protocol(&answer, Code::Internal);
     }
-    plugin.is_unharmed().await;
+    plugin.ends_unharmed().await;
 }
 
 #[tokio::test]
@@ -63,7 +63,7 @@ async fn row_03_a_message_cut_short_is_refused() {
         let answer = call(&plugin, ENCRYPT, &[], &body).await.unwrap();
         assert_protocol(&answer, Code::Internal);
     }
-    plugin.is_unharmed().await;
+    plugin.ends_unharmed().await;
 }
 
 #[tokio::test]
@@ -73,7 +73,7 @@ async fn row_04_a_call_without_message_is_refused() {
         &call(&plugin, ENCRYPT, &[], &[]).await.unwrap(),
         Code::Internal,
     );
-    plugin.is_unharmed().await;
+    plugin.ends_unharmed().await;
 }
 
 #[tokio::test]
@@ -86,7 +86,7 @@ async fn row_05_compressed_without_encoding_and_unknown_flags_are_refused() {
             Code::Internal,
         );
     }
-    plugin.is_unharmed().await;
+    plugin.ends_unharmed().await;
 }
 
 #[tokio::test]
@@ -102,7 +102,7 @@ async fn row_06_nothing_is_inflated() {
             .unwrap();
         assert_protocol(&answer, Code::Unimplemented);
     }
-    plugin.is_unharmed().await;
+    plugin.ends_unharmed().await;
 }
 
 #[tokio::test]
@@ -112,7 +112,7 @@ async fn row_07_a_message_over_64_kib_is_refused() {
         .await
         .unwrap();
     assert_protocol(&answer, Code::OutOfRange);
-    plugin.is_unharmed().await;
+    plugin.ends_unharmed().await;
 }
 
 #[tokio::test]
@@ -122,7 +122,7 @@ async fn row_08_a_length_of_4_gib_is_refused_before_a_byte_of_it_arrives() {
         .await
         .unwrap();
     assert_protocol(&answer, Code::OutOfRange);
-    plugin.is_unharmed().await;
+    plugin.ends_unharmed().await;
 }
 
 #[tokio::test]
@@ -132,7 +132,7 @@ async fn row_09_of_two_messages_the_first_is_answered() {
     body.extend(message(&field(1, &[])));
     let answer = call(&plugin, ENCRYPT, &[], &body).await.unwrap();
     assert_eq!(opened(&plugin, &answer).await, [7; 32]);
-    plugin.is_unharmed().await;
+    plugin.ends_unharmed().await;
 }
 
 #[tokio::test]
@@ -145,7 +145,7 @@ async fn row_10_unknown_fields_are_ignored() {
         .await
         .unwrap();
     assert_eq!(opened(&plugin, &answer).await, [7; 32]);
-    plugin.is_unharmed().await;
+    plugin.ends_unharmed().await;
 }
 
 #[tokio::test]
@@ -157,7 +157,7 @@ async fn row_11_of_a_repeated_field_the_last_counts() {
         .await
         .unwrap();
     assert_eq!(opened(&plugin, &answer).await, [7; 32]);
-    plugin.is_unharmed().await;
+    plugin.ends_unharmed().await;
 }
 
 #[tokio::test]
@@ -180,7 +180,7 @@ async fn row_12_ten_thousand_annotations_are_refused_at_once() {
     // Client and server share this thread. 5 ms in a release build; this one is not optimized.
     let used = Duration::try_from(clock_gettime(ClockId::ThreadCPUTime) - began).unwrap();
     assert!(used < Duration::from_millis(250), "{used:?}");
-    plugin.is_unharmed().await;
+    plugin.ends_unharmed().await;
 }
 
 #[tokio::test]
@@ -196,7 +196,7 @@ async fn row_13_unknown_methods_are_unimplemented() {
         let answer = call(&plugin, path, &[], &message(&[])).await.unwrap();
         assert_protocol(&answer, Code::Unimplemented);
     }
-    let tally = plugin.is_unharmed().await;
+    let tally = plugin.ends_unharmed().await;
     let unknown = (Method::Unknown, Code::Unimplemented);
     assert_eq!(
         tally
@@ -223,7 +223,7 @@ async fn row_14_a_peer_that_does_not_speak_http2_is_closed() {
         stream.shutdown().await.unwrap();
         assert_eq!(until_closed(&mut stream).await, b"", "{noise:?}");
     }
-    let tally = plugin.is_unharmed().await;
+    let tally = plugin.ends_unharmed().await;
     assert_eq!(tally.rejections, [Rejection::Noise; 4]);
 }
 
@@ -253,7 +253,7 @@ async fn row_15_any_grpc_timeout_is_served_or_cancelled() {
             "{timeout:?}: {answer:?}"
         );
     }
-    plugin.is_unharmed().await;
+    plugin.ends_unharmed().await;
 }
 
 #[tokio::test]
@@ -284,7 +284,7 @@ async fn row_16_a_thousand_headers_are_refused() {
     assert_eq!(junk.unwrap().code, Code::Ok);
     bystander.answer_status().await;
     drop(bystander);
-    plugin.is_unharmed().await;
+    plugin.ends_unharmed().await;
 }
 
 fn assert_refused(answer: Result<Answer, h2::Error>) {
@@ -325,7 +325,7 @@ async fn an_authority_that_is_no_authority_resets_only_its_stream() {
     }
     assert!(reset);
     drop(stream);
-    plugin.is_unharmed().await;
+    plugin.ends_unharmed().await;
 }
 
 /// Opens what an Encrypt call answered.
