@@ -12,9 +12,9 @@ pub struct Limits {
     /// From a call's headers to its answer, the arrival of its body included. Below the 3 s that
     /// kube-apiserver waits by default, so that it learns our reason.
     pub call: Duration,
-    /// Calls at a time on one connection; more are answered RESOURCE_EXHAUSTED. As many as there may
-    /// be streams, so that a client that keeps to HTTP/2 waits rather than being refused: a starting
-    /// apiserver decrypts for all its lists at once.
+    /// Calls at a time on one connection; more are answered RESOURCE_EXHAUSTED. As many as there
+    /// may be streams, so that a client that keeps to HTTP/2 waits rather than being refused: a
+    /// starting apiserver decrypts for all its lists at once.
     pub calls_per_connection: usize,
     /// HTTP/2 streams at a time on one connection; more wait in the client.
     pub streams_per_connection: u32,

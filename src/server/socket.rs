@@ -1,10 +1,10 @@
 //! The listening socket: a file in a safe directory, an abstract name, or one that systemd passed.
 //!
 //! ```text
-//! /run/claviger/            checked: ours or root's, nobody else may write, no symbolic link on the way
-//!   .kms.sock.lock          held as long as the process lives, never removed: it decides who serves
-//!   .kms.sock.new           bound, given its mode and group, made to listen …
-//!   kms.sock                … and renamed over whatever a crash left behind
+//! /run/claviger/      ours or root's, nobody else may write, no symbolic link on the way
+//!   .kms.sock.lock    held as long as the process lives, never removed: it decides who serves
+//!   .kms.sock.new     bound, given its mode and group, made to listen …
+//!   kms.sock          … and renamed over whatever a crash left behind
 //! ```
 //!
 //! No moment passes in which the name is absent, or in which a socket with the wrong mode has it.

@@ -115,7 +115,8 @@ pub(crate) fn explain(refusal: &Refusal, key_id: Option<KeyId>) -> String {
             format!("a seed has 1 to {MAX_SEED_LEN} bytes, this one has {len}")
         }
         Refusal::CiphertextLength(len) => format!(
-            "none of Claviger's ciphertexts has {len} bytes: this one was changed, or {OTHER_PLUGIN}"
+            "none of Claviger's ciphertexts has {len} bytes: this one was changed, or \
+             {OTHER_PLUGIN}"
         ),
         Refusal::ForeignCiphertext => {
             format!("the ciphertext is not Claviger's: {OTHER_PLUGIN}")

@@ -13,6 +13,8 @@ mod plugin;
 
 mod calls;
 mod connections;
+mod floods;
+mod keys;
 mod process;
 mod socket;
 mod wire;

@@ -36,7 +36,10 @@ pub enum SocketError {
         uid: u32,
     },
     /// Others could put another socket in our place.
-    #[error("the directory {path} has mode {mode:04o}: others may write to it", path = path.display())]
+    #[error(
+        "the directory {path} has mode {mode:04o}: others may write to it",
+        path = path.display()
+    )]
     DirectoryMode {
         /// The directory.
         path: PathBuf,
