@@ -83,6 +83,10 @@ pub enum SocketAddress {
 impl SocketAddress {
     /// The longest path of a socket file, in bytes: `sun_path` of unix(7) without its final NUL.
     pub const MAX_LEN: usize = 107;
+
+    /// The longest last part of that path, in bytes: its temporary neighbour is bound through the
+    /// directory's descriptor, and that path has to fit as well.
+    pub const MAX_NAME_LEN: usize = 80;
 }
 
 impl Default for SocketAddress {

@@ -249,9 +249,13 @@ fn one_rule_after_another() {
 }
 
 #[test]
-fn a_socket_path_has_at_most_107_bytes() {
+fn a_socket_path_has_at_most_107_bytes_and_its_last_part_80() {
     let with = |path: &str| format!("{SMALLEST}server: {{socket: {path}}}\n");
-    let longest = format!("/{}", "s".repeat(106));
+    let longest = format!("/{}/{}", "d".repeat(25), "s".repeat(80));
+    assert_eq!(
+        faults(&with(&format!("/d/{}", "s".repeat(81)))),
+        ["line 5, column 18: its last part is 81 bytes long; it has at most 80"]
+    );
     let config = config::parse(&with(&longest)).unwrap();
     assert_eq!(
         config.server.socket,

@@ -293,7 +293,18 @@ fn socket(text: &str) -> Result<SocketAddress, String> {
         None if text.starts_with("/@") => {
             Err("kube-apiserver would take `/@…` for an abstract socket".to_owned())
         }
-        None => path(text).map(SocketAddress::Path),
+        None => socket_path(text).map(SocketAddress::Path),
+    }
+}
+
+fn socket_path(text: &str) -> Result<PathBuf, String> {
+    const LONGEST: usize = SocketAddress::MAX_NAME_LEN;
+    let path = path(text)?;
+    match path.file_name().map_or(0, |name| name.len()) {
+        len if len > LONGEST => Err(format!(
+            "its last part is {len} bytes long; it has at most {LONGEST}"
+        )),
+        _ => Ok(path),
     }
 }
 

@@ -13,10 +13,6 @@ use rustix::net::SocketAddrUnix;
 use super::SocketError;
 use crate::config::{ServerConfig, SocketAddress};
 
-/// The longest last part of a path, in bytes: its temporary neighbour is bound through the
-/// directory's descriptor, and that path has to fit as well.
-const MAX_NAME_LEN: usize = 80;
-
 /// A path that we serve: its directory, its lock, and the file that we made there.
 #[derive(Debug)]
 pub(super) struct Place {
@@ -138,7 +134,7 @@ fn check_path(path: &Path) -> Result<(), SocketError> {
     let Some(name) = path.file_name().filter(|_| plain && path.is_absolute()) else {
         return Err(SocketError::NotPlain(path.to_owned()));
     };
-    if path.as_os_str().len() > SocketAddress::MAX_LEN || name.len() > MAX_NAME_LEN {
+    if path.as_os_str().len() > SocketAddress::MAX_LEN || name.len() > SocketAddress::MAX_NAME_LEN {
         return Err(SocketError::TooLong(path.to_owned()));
     }
     Ok(())
