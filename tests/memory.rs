@@ -14,10 +14,11 @@ use std::time::{Duration, Instant};
 use claviger::client::{Client, Endpoint};
 use claviger_keystore::Keystore;
 use claviger_keystore::key::KeyId;
+use claviger_keystore::keyring::Keyring;
 use claviger_keystore::root::Root;
 use claviger_keystore::root::key_file::{KeyFile, KeyFileConfig};
 use claviger_keystore::storage::file::{Durability, FileStorage};
-use claviger_keystore::testing::{NOW, init_with_keks};
+use claviger_keystore::testing::{NOW, init_with_keks, rotate};
 use claviger_proto::v2::{DecryptRequest, EncryptRequest};
 use ring::rand::{SecureRandom, SystemRandom};
 
@@ -116,6 +117,18 @@ fn encrypt(seed: &[u8]) -> EncryptRequest {
     }
 }
 
+/// Destroys a retired key, and then makes another one primary, which Status shows.
+async fn destroy_and_rotate(keystore: &Keystore, retired: &KeyId) -> KeyId {
+    keystore.sync(NOW).await.unwrap();
+    for change in [Keyring::disable, Keyring::destroy] {
+        keystore
+            .commit(NOW, |keyring| Ok(change(keyring, retired, NOW)?))
+            .await
+            .unwrap();
+    }
+    rotate(keystore).await
+}
+
 #[tokio::test]
 async fn row_118_nothing_is_left_of_dropped_keys_and_seeds() {
     if !rustix::process::geteuid().is_root() {
@@ -164,24 +177,7 @@ async fn row_118_nothing_is_left_of_dropped_keys_and_seeds() {
 
     // The retired key is destroyed, by another process; the plugin follows.
     let other = Keystore::new(Box::new(storage), vec![root_key()], None);
-    other.sync(NOW).await.unwrap();
-    other
-        .commit(NOW, |keyring| Ok(keyring.disable(&ids[1], NOW)?))
-        .await
-        .unwrap();
-    other
-        .commit(NOW, |keyring| Ok(keyring.destroy(&ids[1], NOW)?))
-        .await
-        .unwrap();
-    other
-        .commit(NOW, |keyring| keyring.stage(NOW))
-        .await
-        .unwrap();
-    let staged = other.keyring().await.unwrap().staged().unwrap();
-    other
-        .commit(NOW, |keyring| Ok(keyring.activate(&staged, NOW)?))
-        .await
-        .unwrap();
+    let staged = destroy_and_rotate(&other, &ids[1]).await;
     wait_for(&client, &staged).await;
 
     // The connection's buffers are wiped when it closes.
