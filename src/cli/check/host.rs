@@ -243,7 +243,8 @@ mod tests {
 
     #[test]
     fn each_weakness_is_a_warning_of_its_own_and_a_wrong_clock_is_bad() {
-        let weaknesses: [(Level, &str, fn(&mut Host)); 8] = [
+        type Weakness = (Level, &'static str, fn(&mut Host));
+        let weaknesses: [Weakness; 8] = [
             (Level::Warn, "kernel: 4.18.0-el8", |host| {
                 host.kernel = "4.18.0-el8".to_owned();
             }),
