@@ -32,6 +32,7 @@ unit: ## every test of the workspace, with the real components
 	$(INSTALL) kube etcd go-plugin debian python
 	CLAVIGER_REQUIRE_COMPONENTS=1 cargo test --workspace --locked
 	cargo test --release --locked -p claviger-keystore --lib xaes
+	cargo test --release --locked -p claviger --test memory
 
 end-to-end: ## the demo, once through
 	DEMO_ONCE=1 tests/demo
