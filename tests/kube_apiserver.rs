@@ -18,6 +18,8 @@ mod components;
 mod demo;
 #[path = "kube_apiserver/members.rs"]
 mod members;
+#[path = "kube_apiserver/phases.rs"]
+mod phases;
 #[path = "common/port.rs"]
 mod port;
 #[path = "common/process.rs"]

@@ -184,6 +184,8 @@ fn run(program: &Path, dir: &Path, etcd: u16, port: u16) -> Process {
         "--service-cluster-ip-range=10.0.0.0/24",
         "--disable-admission-plugins=ServiceAccount",
         "--endpoint-reconciler-type=none",
+        // What is in the watch cache has been decrypted before anybody reads it.
+        "--watch-cache-sizes=configmaps#0",
         "--encryption-provider-config=encryption.yaml",
         "--encryption-provider-config-automatic-reload",
     ]);
@@ -231,8 +233,7 @@ impl Api {
         self.patch(kind, name, &patch)
     }
 
-    /// Merges a patch into it; the patch `{}` changes nothing but how it is stored.
-    pub(crate) fn patch(&self, kind: Kind, name: &str, patch: &str) -> Answer {
+    fn patch(&self, kind: Kind, name: &str, patch: &str) -> Answer {
         let path = format!("{}/{name}", kind.collection());
         self.0
             .call("PATCH", &path, "application/merge-patch+json", patch)
@@ -244,6 +245,11 @@ impl Api {
         self.0
             .get(&format!("{}/{name}", kind.collection()))
             .unwrap()
+    }
+
+    /// Makes kube-apiserver store it anew, without a change.
+    pub(crate) fn rewrite(&self, kind: Kind, name: &str) {
+        self.patch(kind, name, "{}").is(200);
     }
 
     /// Deletes it.

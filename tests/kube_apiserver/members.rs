@@ -5,7 +5,7 @@ use std::fs;
 use crate::cluster::{Apiserver, Etcd, Kind};
 use crate::process::folder;
 use crate::serve::{Claviger, copy_keyring};
-use crate::stand::encryption_config;
+use crate::stand::{SECRETS, encryption_config};
 
 #[test]
 fn an_abstract_socket_serves_an_apiserver() {
@@ -32,7 +32,7 @@ fn an_abstract_socket_serves_an_apiserver() {
     fs::write(home.join("config.yaml"), config).unwrap();
     let claviger = Claviger::serve(&home);
 
-    let config = encryption_config(&home, "secrets");
+    let config = encryption_config(&home, &SECRETS);
     assert!(config.contains(&format!("unix:///{name}")), "{config}");
     let Some(apiserver) = Apiserver::start(&dir.path().join("apiserver"), &etcd, &config) else {
         return;
@@ -60,7 +60,7 @@ fn apiservers_with_members_on_copies_of_one_keyring_read_each_others_objects() {
     assert_eq!(members[0].key("primary"), members[1].key("primary"));
 
     let start = |number: usize, claviger: &Claviger| {
-        let config = encryption_config(claviger.dir(), "secrets");
+        let config = encryption_config(claviger.dir(), &SECRETS);
         Apiserver::start(
             &dir.path().join(format!("apiserver-{number}")),
             &etcd,

@@ -7,7 +7,7 @@ use rustix::process::Signal;
 use crate::cluster::{Apiserver, Etcd, Kind};
 use crate::process::folder;
 use crate::serve::Claviger;
-use crate::stand::encryption_config;
+use crate::stand::{SECRETS, encryption_config};
 
 /// Where kube-apiserver says how its KMS plugins are.
 const KMS: &str = "/readyz/kms-providers";
@@ -30,7 +30,7 @@ fn without_a_root_nobody_is_ready_and_when_it_is_back_all_heal_by_themselves() {
     assert_eq!(claviger.answers("/livez", 200), "ok\n");
 
     // The apiserver is up, and hands the reason on.
-    let config = encryption_config(claviger.dir(), "secrets");
+    let config = encryption_config(claviger.dir(), &SECRETS);
     let Some(apiserver) = Apiserver::start(&dir.path().join("apiserver"), &etcd, &config) else {
         return;
     };

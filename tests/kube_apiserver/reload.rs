@@ -16,7 +16,7 @@ fn a_reloaded_encryption_configuration_opens_a_second_connection_and_fails_no_wr
     let writers = Writers::start(api);
     assert_eq!(connections(&stand), 1.0);
 
-    let config = encryption_config(stand.claviger.dir(), "secrets,configmaps");
+    let config = encryption_config(stand.claviger.dir(), &["--resources", "secrets,configmaps"]);
     stand.apiserver.set_encryption(&config);
     // The old connection stays until the new one serves, and a few seconds more.
     for count in [2.0, 1.0] {

@@ -10,9 +10,6 @@ use crate::writers::Writers;
 
 #[test]
 fn a_plugin_that_is_stopped_or_killed_and_comes_back_fails_no_write_and_no_read() {
-    let Some(mut stand) = Stand::start() else {
-        return;
-    };
     let signals = [
         Signal::TERM,
         Signal::KILL,
@@ -21,9 +18,12 @@ fn a_plugin_that_is_stopped_or_killed_and_comes_back_fails_no_write_and_no_read(
         Signal::KILL,
         Signal::TERM,
     ];
+    let Some(mut stand) = Stand::start_with(&["--resources", "secrets,configmaps"]) else {
+        return;
+    };
     for round in 0..signals.len() {
-        stand.create_cold_secret(&format!("during-{round}"), "read while it is away");
-        stand.create_cold_secret(&format!("after-{round}"), "read when it is back");
+        stand.create_cold(&format!("during-{round}"));
+        stand.create_cold(&format!("after-{round}"));
     }
     let writers = Writers::start(stand.apiserver.api());
     writers.go_on(40);
@@ -35,16 +35,17 @@ fn a_plugin_that_is_stopped_or_killed_and_comes_back_fails_no_write_and_no_read(
         writers.go_on(40);
         // For this one it is not: the call waits for the plugin.
         let api = stand.apiserver.api().clone();
-        let reader = thread::spawn(move || api.get(Kind::Secret, &format!("during-{round}")));
+        let reader = thread::spawn(move || api.get(Kind::ConfigMap, &format!("during-{round}")));
         writers.go_on(10);
+        assert!(!reader.is_finished(), "it was read without the plugin");
         stand.claviger.start_again();
-        let read = reader.join().unwrap().is(200);
-        assert_eq!(Kind::Secret.value(&read.body), "read while it is away");
+        reader.join().unwrap().is(200);
         stand
             .apiserver
             .api()
-            .get(Kind::Secret, &format!("after-{round}"))
+            .get(Kind::ConfigMap, &format!("after-{round}"))
             .is(200);
+        assert_eq!(stand.claviger.served("Decrypt"), 2.0);
         writers.go_on(10);
     }
 

@@ -27,10 +27,15 @@ impl Stand {
     /// One of its own for a test that restarts or breaks something. `None` where a component is
     /// missing.
     pub(crate) fn start() -> Option<Self> {
+        Self::start_with(&SECRETS)
+    }
+
+    /// One with an EncryptionConfiguration that `claviger print` makes with these arguments.
+    pub(crate) fn start_with(print: &[&str]) -> Option<Self> {
         let dir = folder();
         let etcd = Etcd::start(dir.path())?;
         let claviger = Claviger::serve(&dir.path().join("claviger")).ready();
-        let config = encryption_config(claviger.dir(), "secrets");
+        let config = encryption_config(claviger.dir(), print);
         let apiserver = Apiserver::start(&dir.path().join("apiserver"), &etcd, &config)?;
         apiserver.ready();
         Some(Self {
@@ -55,15 +60,23 @@ impl Stand {
         decode(&self.etcd.value(&kind.etcd_key(name)))
     }
 
-    /// Makes a Secret of which the apiserver has nothing in memory: each read of it calls Decrypt.
+    /// Whether a KMS v2 plugin wraps the seed of an object.
+    pub(crate) fn is_encrypted(&self, kind: Kind, name: &str) -> bool {
+        self.etcd
+            .value(&kind.etcd_key(name))
+            .starts_with(PREFIX.as_bytes())
+    }
+
+    /// Makes a ConfigMap of which the apiserver has nothing in memory: the first read of it calls
+    /// Decrypt. (A Secret would be in the watch cache at once.)
     ///
     /// Its seed is wrapped a second time, so that it lies in etcd under another ciphertext.
-    pub(crate) fn create_cold_secret(&self, name: &str, value: &str) {
+    pub(crate) fn create_cold(&self, name: &str) {
         self.apiserver
             .api()
-            .create(Kind::Secret, name, value)
+            .create(Kind::ConfigMap, name, name)
             .is(201);
-        let key = Kind::Secret.etcd_key(name);
+        let key = Kind::ConfigMap.etcd_key(name);
         let (provider, mut object) = decode(&self.etcd.value(&key));
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -90,6 +103,9 @@ impl Stand {
     }
 }
 
+/// Have Secrets encrypted, and ConfigMaps not.
+pub(crate) const SECRETS: [&str; 2] = ["--resources", "secrets"];
+
 const PREFIX: &str = "k8s:enc:kms:v2:";
 
 fn decode(value: &[u8]) -> (String, EncryptedObject) {
@@ -104,12 +120,9 @@ fn decode(value: &[u8]) -> (String, EncryptedObject) {
     (provider, object)
 }
 
-/// What `claviger print` says is to be pasted, to have these resources encrypted.
-pub(crate) fn encryption_config(dir: &Path, resources: &str) -> String {
-    serve::answer(
-        dir,
-        &["print", "encryption-config", "--resources", resources],
-    )
+/// What `claviger print` makes with these arguments.
+pub(crate) fn encryption_config(dir: &Path, arguments: &[&str]) -> String {
+    serve::answer(dir, &[&["print", "encryption-config"], arguments].concat())
 }
 
 /// The shared stand in the hands of one test, which shows what was said if it fails.
