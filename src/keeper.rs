@@ -31,6 +31,8 @@ pub struct Keeper {
     keystore: Arc<Keystore>,
     metrics: Arc<Metrics>,
     notes: NotesFile,
+    /// Cancelled once the storage was looked at.
+    looked: CancellationToken,
     /// What was last said about the storage, so that it is said once.
     said: Option<String>,
     /// The revision that was last told of.
@@ -47,11 +49,17 @@ impl Keeper {
             keystore,
             metrics,
             notes,
+            looked: CancellationToken::new(),
             said: None,
             revision: None,
             keys: HashMap::new(),
             roots: HashMap::new(),
         }
+    }
+
+    /// Cancelled as soon as the first attempt to open the keyring has ended, well or badly.
+    pub fn looked(&self) -> CancellationToken {
+        self.looked.clone()
     }
 
     /// Keeps until `shutdown`.
@@ -81,7 +89,9 @@ impl Keeper {
 
     /// Looks at the storage once. Says whether what is there is what is used.
     async fn sync(&mut self) -> bool {
-        match self.keystore.sync(Timestamp::now()).await {
+        let looked = self.keystore.sync(Timestamp::now()).await;
+        self.looked.cancel();
+        match looked {
             Ok(synced) => {
                 // A request that named an unknown key may have opened it before we looked.
                 let revision = self.keystore.keyring().await.map(|k| k.header().revision);

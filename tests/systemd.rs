@@ -50,7 +50,7 @@ fn serve_on(listener: &UnixListener, dir: &Path) -> Claviger {
 
 // The client must be able to hang up while the test waits for the plugin's end.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn a_socket_that_systemd_holds_loses_no_connection_while_the_plugin_is_restarted() {
+async fn a_socket_that_systemd_holds_loses_no_call_while_the_plugin_is_restarted() {
     let dir = folder();
     let (path, home) = (dir.path().join("systemd.sock"), dir.path().join("claviger"));
     let listener = UnixListener::bind(&path).unwrap();
@@ -71,8 +71,9 @@ async fn a_socket_that_systemd_holds_loses_no_connection_while_the_plugin_is_res
 
     // Nobody serves now, and still nobody is turned away.
     let waiting = connect().await;
+    let waiting = tokio::spawn(async move { waiting.status().await });
     let _claviger = serve_on(&listener, &home);
-    assert_eq!(waiting.status().await.unwrap().key_id, key_id);
+    assert_eq!(waiting.await.unwrap().unwrap().key_id, key_id);
 }
 
 /// What systemd hears.

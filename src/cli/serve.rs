@@ -31,6 +31,10 @@ use crate::server::{self, Deps, Limits};
 use crate::service::{self, Clock, Kms};
 use crate::telemetry::{self, Logs};
 
+/// How long connections wait for the first attempt to open the keyring. kube-apiserver gives a call
+/// three seconds.
+const FIRST_LOOK: Duration = Duration::from_secs(1);
+
 /// How to serve.
 #[derive(Debug, clap::Args)]
 pub(super) struct ServeArgs {
@@ -146,6 +150,7 @@ async fn serve(
         MetricsServer::start(config.metrics.clone(), pages, shutdown.child_token())
             .map_err(|e| failed("starting the metrics server", &e))?;
     let keeper = Keeper::new(keystore.clone(), metrics.clone(), app::notes(config));
+    let looked = keeper.looked();
     tasks.spawn(keeper.run(shutdown.child_token()));
     tasks.spawn(watchdog(shutdown.child_token()));
 
@@ -164,9 +169,14 @@ async fn serve(
     tell_systemd(NotifyState::Ready);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), socket = %socket_text(config), "serving");
     announce(&metrics_server).await?;
-    let served = server::run(socket, deps, signals.stop()).await;
-
-    tell_systemd(NotifyState::Stopping);
+    // Who calls in the moment that a keyring takes to open waits in the socket's backlog. Refused, a
+    // call of kube-apiserver's would fail the read that needs it, at each restart.
+    let _ = tokio::time::timeout(FIRST_LOOK, looked.cancelled()).await;
+    let stop = async {
+        signals.stop().await;
+        tell_systemd(NotifyState::Stopping);
+    };
+    let served = server::run(socket, deps, stop).await;
     tracing::info!("stopped");
     shutdown.cancel();
     tasks.close();

@@ -96,7 +96,7 @@ pub(super) fn announce(
          #   claviger --config {0} probe {1}\n\
          #   claviger --config {0} status\n",
         config_path.display(),
-        dir.join("kms.sock").display(),
+        super::socket_text(config),
     );
     if let Some(address) = metrics {
         let path = dir.join("metrics.addr");
