@@ -54,7 +54,7 @@ impl Etcd {
         ]);
         let process = Process::start("etcd", etcd);
         let http = Http::plain(port.number());
-        http.wait_for(&process, "/health", 200);
+        http.wait_for(&process, "/health", 200, "true");
         Some(Self {
             port,
             http,
@@ -134,7 +134,12 @@ impl Apiserver {
 
     /// Waits until it answers a page with this status, and returns what it answers.
     pub(crate) fn answers(&self, path: &str, status: u16) -> String {
-        self.api.0.wait_for(&self.process, path, status).body
+        self.says(path, status, "")
+    }
+
+    /// The same, until this text is in it too.
+    pub(crate) fn says(&self, path: &str, status: u16, text: &str) -> String {
+        self.api.0.wait_for(&self.process, path, status, text).body
     }
 
     /// Stops it and starts it again, with cold caches, and waits until it is ready.

@@ -65,7 +65,12 @@ impl Claviger {
 
     /// Waits until it answers a page with this status, and returns what it answers.
     pub(crate) fn answers(&self, path: &str, status: u16) -> String {
-        self.http.wait_for(&self.process, path, status).body
+        self.says(path, status, "")
+    }
+
+    /// The same, until this text is in it too.
+    pub(crate) fn says(&self, path: &str, status: u16, text: &str) -> String {
+        self.http.wait_for(&self.process, path, status, text).body
     }
 
     /// Its metrics now.

@@ -94,11 +94,18 @@ impl Http {
         answer.body
     }
 
-    /// Asks for a page of this process until it has this status, and returns it.
-    pub(crate) fn wait_for(&self, process: &Process, path: &str, status: u16) -> Answer {
-        wait_until(&format!("{path} is answered {status}"), || {
+    /// Asks for a page of this process until it has this status and this text in it, and returns it.
+    pub(crate) fn wait_for(
+        &self,
+        process: &Process,
+        path: &str,
+        status: u16,
+        text: &str,
+    ) -> Answer {
+        wait_until(&format!("{path} is answered {status} {text}"), || {
             process.must_run();
-            self.get(path).ok().filter(|answer| answer.status == status)
+            let answer = self.get(path).ok()?;
+            (answer.status == status && answer.body.contains(text)).then_some(answer)
         })
     }
 
