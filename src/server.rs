@@ -1,8 +1,11 @@
 //! The socket, its limits, and what stands between a peer and the three calls.
 //!
 //! ```text
-//! socket ─▶ accept (peer uid, slots, preface) ─▶ tonic (HTTP/2, its limits) ─▶ guard ─▶ service
+//! socket ─▶ accept (peer uid, slots, preface) ─▶ hyper (HTTP/2, its limits) ─▶ guard ─▶ service
 //! ```
+//!
+//! tonic's own server is not between them: its layers serve needs that we do not have, and cost as
+//! much as Claviger's part of a call.
 
 mod accept;
 mod guard;
@@ -13,22 +16,22 @@ use std::convert::Infallible;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 
+use hyper::body::Incoming;
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use thiserror::Error;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
-use tonic::transport::Server;
 use tower::Service;
 
 use crate::observer::Observer;
-use accept::Acceptor;
-use guard::GuardLayer;
+use accept::{Acceptor, Peer};
+use guard::Guard;
 pub use limits::Limits;
 use socket::Socket;
-
-/// What connections need to notice that they were cut, and tasks to end.
-const AFTER_CUT: Duration = Duration::from_millis(500);
 
 /// What a server is made of, beside its socket.
 pub struct Deps<S> {
@@ -48,14 +51,10 @@ pub enum ServeError {
     /// The runtime did not take the socket.
     #[error("the socket cannot be served: {0}")]
     Socket(#[from] io::Error),
-    /// tonic gave up.
-    #[error("the gRPC server ended: {0}")]
-    Transport(#[from] tonic::transport::Error),
 }
 
 /// Serves the socket until `shutdown` is ready. Then accepts nothing more, says GOAWAY, waits for
-/// calls that run, and returns at most [`Limits::drain`] and half a second later, whatever a peer
-/// does.
+/// calls that run, and returns at most [`Limits::drain`] later, whatever a peer does.
 ///
 /// # Errors
 /// Where the runtime is out of descriptors at the start.
@@ -65,9 +64,10 @@ pub async fn run<S>(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError>
 where
-    S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>
+    S: Service<http::Request<Incoming>, Response = http::Response<Body>, Error = Infallible>
         + Clone
         + Send
+        + Sync
         + 'static,
     S::Future: Send,
 {
@@ -77,36 +77,71 @@ where
         observer,
         limits,
     } = deps;
-    let (stop, cut) = (CancellationToken::new(), CancellationToken::new());
-    let acceptor = Acceptor::new(socket, allowed_uids, &limits, observer.clone(), cut.clone())?;
-    let mut serving = pin!(
-        grpc_server(&limits)
-            .layer(GuardLayer::new(observer, limits.call))
-            .serve_with_incoming_shutdown(service, acceptor.into_stream(), stop.cancelled())
-    );
-    tokio::select! {
-        ended = &mut serving => return Ok(ended?),
-        () = shutdown => stop.cancel(),
+    let mut acceptor = Acceptor::new(socket, allowed_uids, &limits, observer.clone())?;
+    let (http2, guard) = (http2(&limits), Guard::new(service, observer, limits.call));
+    let stop = CancellationToken::new();
+    let mut connections = JoinSet::new();
+    let mut shutdown = pin!(shutdown);
+    loop {
+        tokio::select! {
+            () = &mut shutdown => break,
+            Some(_ended) = connections.join_next() => {}
+            peer = acceptor.next() => {
+                connections.spawn(serve(http2.clone(), peer, guard.clone(), stop.clone()));
+            }
+        }
     }
-    if let Ok(drained) = tokio::time::timeout(limits.drain, &mut serving).await {
-        return Ok(drained?);
+    drop(acceptor);
+    stop.cancel();
+    let drained = async { while connections.join_next().await.is_some() {} };
+    if tokio::time::timeout(limits.drain, drained).await.is_err() {
+        tracing::warn!("connections that did not end in time are cut");
+        connections.shutdown().await;
     }
-    tracing::warn!("connections that did not end in time are cut");
-    cut.cancel();
-    match tokio::time::timeout(AFTER_CUT, serving).await {
-        Ok(ended) => Ok(ended?),
-        Err(_still_running) => Ok(()),
+    Ok(())
+}
+
+/// Serves one connection until its peer ends it; after `stop`, until its calls are answered.
+async fn serve<S>(
+    http2: http2::Builder<TokioExecutor>,
+    peer: Peer,
+    guard: Guard<S>,
+    stop: CancellationToken,
+) where
+    S: Service<http::Request<Incoming>, Response = http::Response<Body>, Error = Infallible>
+        + Clone
+        + Send
+        + 'static,
+    S::Future: Send,
+{
+    let caller = peer.caller().clone();
+    let number = caller.connection.number;
+    let calls = service_fn(move |request| guard.call(&caller, request));
+    let mut connection = pin!(http2.serve_connection(TokioIo::new(peer), calls));
+    let ended = tokio::select! {
+        ended = &mut connection => ended,
+        () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(connection = number, %error, "a connection ended by a fault");
     }
 }
 
-/// tonic's own limits. `max_connection_age` stays unset: with a grace period, tonic cuts calls that
-/// run.
-fn grpc_server(limits: &Limits) -> Server {
-    Server::builder()
+/// HTTP/2's own limits. A connection's age has none: kube-apiserver keeps its own for ever.
+fn http2(limits: &Limits) -> http2::Builder<TokioExecutor> {
+    let mut http2 = http2::Builder::new(TokioExecutor::new());
+    http2
+        .timer(TokioTimer::new())
+        // gRPC's answers have no date, and a client that reads one has more to do.
+        .auto_date_header(false)
         .max_concurrent_streams(limits.streams_per_connection)
-        .http2_max_header_list_size(limits.header_list)
-        .http2_max_pending_accept_reset_streams(Some(limits.pending_accept_resets))
-        .http2_max_local_error_reset_streams(Some(limits.local_error_resets))
-        .http2_keepalive_interval(Some(limits.keepalive_interval))
-        .http2_keepalive_timeout(Some(limits.keepalive_timeout))
+        .max_header_list_size(limits.header_list)
+        .max_pending_accept_reset_streams(limits.pending_accept_resets)
+        .max_local_error_reset_streams(limits.local_error_resets)
+        .keep_alive_interval(limits.keepalive_interval)
+        .keep_alive_timeout(limits.keepalive_timeout);
+    http2
 }

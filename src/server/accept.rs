@@ -4,23 +4,19 @@
 //! accept ─▶ uid allowed? ─▶ a slot left? ─▶ HTTP/2 preface in time? ─▶ served
 //! ```
 //!
-//! tonic's own loop spins on an error such as EMFILE and waits for a silent peer for ever, so it
-//! only gets connections that passed all three.
+//! A loop without these spins on an error such as EMFILE, and waits for a silent peer for ever.
 
 mod peer;
 mod preface;
 mod slots;
 
-use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::Stream;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinSet;
 use tokio::time::{Interval, MissedTickBehavior};
-use tokio_util::sync::CancellationToken;
 
 use super::limits::Limits;
 use super::socket::Socket;
@@ -46,17 +42,14 @@ pub(super) struct Acceptor {
     accepted: u64,
     limits: Limits,
     observer: Arc<dyn Observer>,
-    cut: CancellationToken,
 }
 
 impl Acceptor {
-    /// `cut` ends every connection at once.
     pub(super) fn new(
         socket: Socket,
         allowed_uids: Vec<u32>,
         limits: &Limits,
         observer: Arc<dyn Observer>,
-        cut: CancellationToken,
     ) -> io::Result<Self> {
         let mut socket_check = tokio::time::interval(limits.socket_check);
         socket_check.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -72,18 +65,11 @@ impl Acceptor {
             accepted: 0,
             limits: limits.clone(),
             observer,
-            cut,
         })
     }
 
-    /// The connections to be served, for tonic.
-    pub(super) fn into_stream(self) -> impl Stream<Item = Result<Peer, Infallible>> {
-        futures_util::stream::unfold(self, |mut acceptor| async move {
-            Some((Ok(acceptor.next().await), acceptor))
-        })
-    }
-
-    async fn next(&mut self) -> Peer {
+    /// The next connection to be served. Nothing is lost where the wait is given up.
+    pub(super) async fn next(&mut self) -> Peer {
         loop {
             tokio::select! {
                 Some(admitted) = self.admissions.join_next() => {
@@ -112,7 +98,6 @@ impl Acceptor {
             caller: Caller::new(self.accepted, uid, self.limits.calls_per_connection),
             slot,
             observer: observer.clone(),
-            cut: self.cut.clone(),
             patience: self.limits.write_stall,
         };
         let limit = self.limits.preface;

@@ -2,16 +2,15 @@
 //! the count of how it ended.
 
 use std::convert::Infallible;
-use std::panic::AssertUnwindSafe;
-use std::pin::Pin;
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
-use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::FutureExt;
+use tokio::time::Instant;
 use tonic::body::Body;
 use tonic::{Code, Status};
-use tower::{Layer, Service};
+use tower::Service;
 
 use super::accept::Caller;
 use crate::observer::{Method, Observer, REASON_METADATA, Reason};
@@ -20,71 +19,61 @@ use crate::service::printable;
 /// How much is logged of what tonic says about a call, in characters: it may quote the call.
 const MAX_MESSAGE: usize = 200;
 
-/// Puts a [`Guard`] around a service.
+type Answer = http::Response<Body>;
+
+/// Makes a service always answer, in time, and counts.
 #[derive(Clone)]
-pub(super) struct GuardLayer {
+pub(super) struct Guard<S> {
+    service: S,
     observer: Arc<dyn Observer>,
     deadline: Duration,
 }
 
-impl GuardLayer {
-    pub(super) fn new(observer: Arc<dyn Observer>, deadline: Duration) -> Self {
-        Self { observer, deadline }
-    }
-}
-
-impl<S> Layer<S> for GuardLayer {
-    type Service = Guard<S>;
-
-    fn layer(&self, inner: S) -> Guard<S> {
-        Guard {
-            inner,
-            layer: self.clone(),
+impl<S> Guard<S> {
+    pub(super) fn new(service: S, observer: Arc<dyn Observer>, deadline: Duration) -> Self {
+        Self {
+            service,
+            observer,
+            deadline,
         }
     }
-}
 
-/// A service that always answers, in time, and counts.
-#[derive(Clone)]
-pub(super) struct Guard<S> {
-    inner: S,
-    layer: GuardLayer,
-}
-
-type Answer = http::Response<Body>;
-
-impl<S> Service<http::Request<Body>> for Guard<S>
-where
-    S: Service<http::Request<Body>, Response = Answer, Error = Infallible> + Clone + Send + 'static,
-    S::Future: Send,
-{
-    type Response = Answer;
-    type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Answer, Infallible>> + Send>>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
-        let GuardLayer { observer, deadline } = self.layer.clone();
-        let mut inner = self.inner.clone();
-        let caller = request.extensions_mut().remove::<Caller>();
-        let peer_uid = caller.as_ref().map(|caller| caller.connection.peer_uid);
-        let mut call = Call::begin(observer, method(request.uri().path()), peer_uid);
-        Box::pin(async move {
-            let permit = caller.as_ref().map(|caller| caller.calls.try_acquire());
-            if let Some(Err(_)) = permit {
-                return Ok(call.refuse(Reason::Overload));
-            }
-            if let Some(caller) = &caller {
-                request.extensions_mut().insert(caller.connection.clone());
-            }
-            // The deadline covers the arrival of the body too, which the inner service awaits.
-            // A panic leaves nothing half-done that anybody sees: a call changes no shared state
-            // but atomics.
-            let answer = AssertUnwindSafe(async { inner.call(request).await }).catch_unwind();
-            Ok(match tokio::time::timeout(deadline, answer).await {
+    /// One call of this caller.
+    pub(super) fn call<B>(
+        &self,
+        caller: &Caller,
+        mut request: http::Request<B>,
+    ) -> impl Future<Output = Result<Answer, Infallible>> + use<S, B>
+    where
+        S: Service<http::Request<B>, Response = Answer, Error = Infallible> + Clone,
+    {
+        let peer_uid = caller.connection.peer_uid;
+        let mut call = Call::begin(
+            self.observer.clone(),
+            method(request.uri().path()),
+            peer_uid,
+        );
+        // The deadline covers the arrival of the body too, which the service awaits.
+        let deadline = call.began + self.deadline;
+        let permit = caller.calls.clone().try_acquire_owned();
+        request.extensions_mut().insert(caller.connection.clone());
+        // A panic leaves nothing half-done that anybody sees: a call changes no shared state but
+        // atomics.
+        let answering = permit.is_ok().then(|| {
+            let mut service = self.service.clone();
+            panic::catch_unwind(AssertUnwindSafe(|| service.call(request)))
+        });
+        async move {
+            let answer = match answering {
+                None => return Ok(call.refuse(Reason::Overload)),
+                Some(Err(panic)) => Ok(Err(panic)),
+                Some(Ok(answering)) => {
+                    let answering = AssertUnwindSafe(answering).catch_unwind();
+                    tokio::time::timeout_at(deadline, answering).await
+                }
+            };
+            drop(permit);
+            Ok(match answer {
                 Ok(Ok(Ok(answer))) => call.end(answer),
                 Ok(Err(_panic)) => {
                     call.observer.panic_caught();
@@ -92,7 +81,7 @@ where
                 }
                 Err(_elapsed) => call.refuse(Reason::Deadline),
             })
-        })
+        }
     }
 }
 
@@ -109,13 +98,13 @@ fn method(path: &str) -> Method {
 struct Call {
     observer: Arc<dyn Observer>,
     method: Method,
-    peer_uid: Option<u32>,
+    peer_uid: u32,
     began: Instant,
     code: Code,
 }
 
 impl Call {
-    fn begin(observer: Arc<dyn Observer>, method: Method, peer_uid: Option<u32>) -> Self {
+    fn begin(observer: Arc<dyn Observer>, method: Method, peer_uid: u32) -> Self {
         // A call that is dropped before it ends was cancelled by its client.
         let code = Code::Cancelled;
         Self {
@@ -194,7 +183,6 @@ mod tests {
     use std::sync::Mutex;
 
     use tonic::metadata::MetadataValue;
-    use tower::ServiceExt;
 
     use super::*;
     use crate::observer::{AcceptError, Rejection};
@@ -228,7 +216,7 @@ mod tests {
     fn guarded<F, R>(
         observer: &Arc<Heard>,
         answer: F,
-    ) -> impl Service<http::Request<Body>, Response = Answer, Error = Infallible>
+    ) -> Guard<impl Service<http::Request<Body>, Response = Answer, Error = Infallible> + Clone>
     where
         F: Fn(http::Request<Body>) -> R + Clone + Send + 'static,
         R: Future<Output = Answer> + Send + 'static,
@@ -237,7 +225,11 @@ mod tests {
             let answering = answer(request);
             async move { Ok::<_, Infallible>(answering.await) }
         });
-        GuardLayer::new(observer.clone(), Duration::from_millis(2500)).layer(service)
+        Guard::new(service, observer.clone(), Duration::from_millis(2500))
+    }
+
+    fn caller() -> Caller {
+        Caller::new(1, 0, 1)
     }
 
     fn encrypt() -> http::Request<Body> {
@@ -254,13 +246,13 @@ mod tests {
     async fn row_113_a_panic_is_answered_internal_and_counted() {
         let heard = Arc::new(Heard::default());
         let when_polled = guarded(&heard, |_| async { panic!("a seed: 0707") });
-        let status = status_of(&when_polled.oneshot(encrypt()).await.unwrap());
+        let status = status_of(&when_polled.call(&caller(), encrypt()).await.unwrap());
         assert_eq!(status.code(), Code::Internal);
         assert!(!status.message().contains("0707"));
         let when_called = guarded(&heard, |_| -> std::future::Ready<Answer> {
             panic!("at once")
         });
-        let status = status_of(&when_called.oneshot(encrypt()).await.unwrap());
+        let status = status_of(&when_called.call(&caller(), encrypt()).await.unwrap());
         assert_eq!(status.code(), Code::Internal);
         assert_eq!(*heard.panics.lock().unwrap(), 2);
         assert_eq!(*heard.refusals.lock().unwrap(), [Reason::Fault; 2]);
@@ -275,7 +267,7 @@ mod tests {
         let heard = Arc::new(Heard::default());
         let service = guarded(&heard, |_| std::future::pending());
         let began = tokio::time::Instant::now();
-        let status = status_of(&service.oneshot(encrypt()).await.unwrap());
+        let status = status_of(&service.call(&caller(), encrypt()).await.unwrap());
         assert_eq!(status.code(), Code::DeadlineExceeded);
         assert_eq!(began.elapsed().as_millis(), 2500);
         assert_eq!(*heard.refusals.lock().unwrap(), [Reason::Deadline]);
@@ -284,8 +276,8 @@ mod tests {
     #[tokio::test]
     async fn a_call_whose_client_goes_away_counts_as_cancelled() {
         let heard = Arc::new(Heard::default());
-        let mut service = guarded(&heard, |_| std::future::pending());
-        drop(service.ready().await.unwrap().call(encrypt()));
+        let service = guarded(&heard, |_| std::future::pending());
+        drop(service.call(&caller(), encrypt()));
         assert_eq!(
             *heard.requests.lock().unwrap(),
             [(Method::Encrypt, Code::Cancelled)]
@@ -302,7 +294,7 @@ mod tests {
             status.metadata_mut().insert(REASON_METADATA, reason);
             status.into_http()
         });
-        service.oneshot(encrypt()).await.unwrap();
+        service.call(&caller(), encrypt()).await.unwrap();
         assert_eq!(*heard.refusals.lock().unwrap(), [Reason::UnknownKey]);
         assert_eq!(
             *heard.requests.lock().unwrap(),
@@ -313,16 +305,11 @@ mod tests {
     #[tokio::test]
     async fn calls_beyond_the_limit_of_a_connection_are_shed() {
         let heard = Arc::new(Heard::default());
-        let caller = Caller::new(1, 0, 1);
-        let request = || {
-            let mut request = encrypt();
-            request.extensions_mut().insert(caller.clone());
-            request
-        };
-        let mut service = guarded(&heard, |_| std::future::pending());
-        let mut running = Box::pin(service.call(request()));
+        let caller = caller();
+        let service = guarded(&heard, |_| std::future::pending());
+        let mut running = Box::pin(service.call(&caller, encrypt()));
         assert!((&mut running).now_or_never().is_none());
-        let status = status_of(&service.call(request()).await.unwrap());
+        let status = status_of(&service.call(&caller, encrypt()).await.unwrap());
         assert_eq!(status.code(), Code::ResourceExhausted);
         assert_eq!(*heard.refusals.lock().unwrap(), [Reason::Overload]);
     }

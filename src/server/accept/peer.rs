@@ -11,8 +11,6 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::UnixStream;
 use tokio::sync::Semaphore;
 use tokio::time::Sleep;
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
-use tonic::transport::server::Connected;
 
 use super::slots::Slot;
 use crate::observer::Observer;
@@ -41,7 +39,6 @@ pub(super) struct Admission {
     pub(super) caller: Caller,
     pub(super) slot: Slot,
     pub(super) observer: Arc<dyn Observer>,
-    pub(super) cut: CancellationToken,
     pub(super) patience: Duration,
 }
 
@@ -49,8 +46,6 @@ pub(super) struct Admission {
 pub(crate) struct Peer {
     stream: UnixStream,
     caller: Caller,
-    /// Ready when every connection is to end at once.
-    cut: Pin<Box<WaitForCancellationFutureOwned>>,
     /// How long the peer may leave us waiting to write.
     patience: Duration,
     /// Runs while a write waits. HTTP/2's keepalive does not help there: it would close the
@@ -66,15 +61,12 @@ impl Peer {
             caller,
             slot,
             observer,
-            cut,
             patience,
         } = admission;
         observer.connection_opened();
-        let cut = Box::pin(cut.cancelled_owned());
         Self {
             stream,
             caller,
-            cut,
             patience,
             stalled: None,
             observer,
@@ -82,12 +74,8 @@ impl Peer {
         }
     }
 
-    /// Fails where every connection is to end at once.
-    fn check_cut(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        match self.cut.as_mut().poll(cx) {
-            Poll::Ready(()) => Err(io::ErrorKind::ConnectionAborted.into()),
-            Poll::Pending => Ok(()),
-        }
+    pub(crate) fn caller(&self) -> &Caller {
+        &self.caller
     }
 
     /// Passes on how a write went, and fails where the peer has read nothing for too long.
@@ -125,21 +113,12 @@ impl fmt::Debug for Peer {
     }
 }
 
-impl Connected for Peer {
-    type ConnectInfo = Caller;
-
-    fn connect_info(&self) -> Caller {
-        self.caller.clone()
-    }
-}
-
 impl AsyncRead for Peer {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        self.check_cut(cx)?;
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
@@ -150,7 +129,6 @@ impl AsyncWrite for Peer {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.check_cut(cx)?;
         let write = Pin::new(&mut self.stream).poll_write(cx, buf);
         self.watch(cx, write)
     }
@@ -160,7 +138,6 @@ impl AsyncWrite for Peer {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.check_cut(cx)?;
         let write = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
         self.watch(cx, write)
     }
