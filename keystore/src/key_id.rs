@@ -61,7 +61,12 @@ impl FromStr for KeyId {
 
 impl fmt::Display for KeyId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}{}", Self::PREFIX, HEXLOWER.encode(&self.0))
+        // Every answer of Encrypt and Status has this text, so it is made in one piece.
+        const PREFIX: usize = KeyId::PREFIX.len();
+        let mut text = [0; PREFIX + 2 * KeyId::LEN];
+        text[..PREFIX].copy_from_slice(Self::PREFIX.as_bytes());
+        HEXLOWER.encode_mut(&self.0, &mut text[PREFIX..]);
+        f.write_str(str::from_utf8(&text).map_err(|_| fmt::Error)?)
     }
 }
 

@@ -3,7 +3,7 @@
 //! A snapshot never changes. The request path loads it once, atomically, and then needs no lock
 //! and no I/O; whoever changes the keyring swaps in another snapshot.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -52,7 +52,7 @@ pub enum Refusal {
 pub struct Snapshot {
     pub(crate) revision: u64,
     pub(crate) primary: Option<KeyId>,
-    pub(crate) keys: HashMap<KeyId, SnapshotKey>,
+    pub(crate) keys: BTreeMap<KeyId, SnapshotKey>,
     /// Set while Status and Encrypt are refused although the keyring is open.
     pub(crate) decrypt_only: Option<Arc<str>>,
     /// Set once a sealed seed did not open again; shared by all snapshots of the process.

@@ -3,7 +3,7 @@
 //! Every change goes the same way: build the next keyring, commit its document, write the mark,
 //! swap the snapshot. A failure on the way leaves what was there.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -316,7 +316,7 @@ impl Keystore {
 
     fn swap(&self, keyring: &Keyring, decrypt_only: Option<Arc<str>>) -> Result<(), Error> {
         let header = keyring.header();
-        let mut keys = HashMap::with_capacity(header.keys.len());
+        let mut keys = BTreeMap::new();
         for info in &header.keys {
             let seed_key = match (info.state, keyring.kek(&info.id)) {
                 (KeyState::Staged | KeyState::Primary | KeyState::Retired, Some(kek)) => {
