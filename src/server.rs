@@ -28,15 +28,16 @@ use tonic::body::Body;
 use tower::Service;
 
 use crate::observer::Observer;
+use crate::publication::Connection;
 use accept::{Acceptor, Peer};
 use guard::Guard;
 pub use limits::Limits;
 use socket::Socket;
 
 /// What a server is made of, beside its socket.
-pub struct Deps<S> {
-    /// Answers the calls.
-    pub service: S,
+pub struct Deps<F> {
+    /// Makes what answers the calls of one connection.
+    pub services: F,
     /// The uids of peers that may connect.
     pub allowed_uids: Vec<u32>,
     /// Counts.
@@ -58,27 +59,27 @@ pub enum ServeError {
 ///
 /// # Errors
 /// Where the runtime is out of descriptors at the start.
-pub async fn run<S>(
+pub async fn run<S, F>(
     socket: Socket,
-    deps: Deps<S>,
+    deps: Deps<F>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError>
 where
+    F: Fn(Arc<Connection>) -> S,
     S: Service<http::Request<Incoming>, Response = http::Response<Body>, Error = Infallible>
         + Clone
         + Send
-        + Sync
         + 'static,
     S::Future: Send,
 {
     let Deps {
-        service,
+        services,
         allowed_uids,
         observer,
         limits,
     } = deps;
     let mut acceptor = Acceptor::new(socket, allowed_uids, &limits, observer.clone())?;
-    let (http2, guard) = (http2(&limits), Guard::new(service, observer, limits.call));
+    let http2 = http2(&limits);
     let stop = CancellationToken::new();
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
@@ -87,7 +88,10 @@ where
             () = &mut shutdown => break,
             Some(_ended) = connections.join_next() => {}
             peer = acceptor.next() => {
-                connections.spawn(serve(http2.clone(), peer, guard.clone(), stop.clone()));
+                let caller = peer.caller().clone();
+                let service = services(caller.connection.clone());
+                let guard = Guard::new(service, caller, observer.clone(), limits.call);
+                connections.spawn(serve(http2.clone(), peer, guard, stop.clone()));
             }
         }
     }
@@ -114,9 +118,8 @@ async fn serve<S>(
         + 'static,
     S::Future: Send,
 {
-    let caller = peer.caller().clone();
-    let number = caller.connection.number;
-    let calls = service_fn(move |request| guard.call(&caller, request));
+    let number = peer.caller().connection.number;
+    let calls = service_fn(move |request| guard.call(request));
     let mut connection = pin!(http2.serve_connection(TokioIo::new(peer), calls));
     let ended = tokio::select! {
         ended = &mut connection => ended,

@@ -66,26 +66,29 @@ impl Kms {
         }
     }
 
-    /// The gRPC service, for [`crate::server::run`].
-    pub fn into_service(self) -> KeyManagementServiceServer<Self> {
-        KeyManagementServiceServer::new(self).max_decoding_message_size(MAX_MESSAGE)
+    /// The gRPC service of each connection, for [`crate::server::run`].
+    pub fn into_services(self) -> impl Fn(Arc<Connection>) -> KeyManagementServiceServer<Calls> {
+        let kms = Arc::new(self);
+        move |connection| {
+            let calls = Calls {
+                kms: kms.clone(),
+                connection,
+            };
+            KeyManagementServiceServer::new(calls).max_decoding_message_size(MAX_MESSAGE)
+        }
     }
 
     fn primary(&self) -> Result<KeyId, Denial> {
         Ok(self.keystore.view().snapshot()?.primary()?)
     }
 
-    fn seal(
-        &self,
-        connection: Option<&Connection>,
-        seed: &[u8],
-    ) -> Result<(KeyId, Vec<u8>), Denial> {
+    fn seal(&self, connection: &Connection, seed: &[u8]) -> Result<(KeyId, Vec<u8>), Denial> {
         let view = self.keystore.view();
         let snapshot = view.snapshot()?;
         let now = (self.clock.boottime)();
         let id = sealing_key(
             snapshot.primary()?,
-            connection.and_then(|connection| connection.last_status.recent(now)),
+            connection.last_status.recent(now),
             self.last_status.recent(now),
             |id| snapshot.may_seal(id),
         );
@@ -120,29 +123,33 @@ impl Kms {
     }
 }
 
+/// The three calls over one connection.
+pub struct Calls {
+    kms: Arc<Kms>,
+    connection: Arc<Connection>,
+}
+
 #[tonic::async_trait]
-impl KeyManagementService for Kms {
+impl KeyManagementService for Calls {
     async fn status(
         &self,
-        request: Request<StatusRequest>,
+        _request: Request<StatusRequest>,
     ) -> Result<Response<StatusResponse>, Status> {
-        let connection = connection(&request);
+        let Self { kms, connection } = self;
         let call = Call {
             method: Method::Status,
             uid: "",
             key_id: None,
             connection,
         };
-        let id = self.primary().map_err(|denial| call.refuse(denial))?;
-        let now = (self.clock.boottime)();
-        if let Some(connection) = connection {
-            connection.last_status.record(id, now);
-        }
-        self.last_status.record(id, now);
-        self.observer.status_answered(&id);
+        let id = kms.primary().map_err(|denial| call.refuse(denial))?;
+        let now = (kms.clock.boottime)();
+        connection.last_status.record(id, now);
+        kms.last_status.record(id, now);
+        kms.observer.status_answered(&id);
         call.served(id);
         Ok(Response::new(StatusResponse {
-            version: self.version.as_str().to_owned(),
+            version: kms.version.as_str().to_owned(),
             healthz: "ok".to_owned(),
             key_id: id.to_string(),
         }))
@@ -152,7 +159,7 @@ impl KeyManagementService for Kms {
         &self,
         request: Request<EncryptRequest>,
     ) -> Result<Response<EncryptResponse>, Status> {
-        let connection = connection(&request);
+        let Self { kms, connection } = self;
         // The message wipes its seed when it is dropped, here and in an error.
         let EncryptRequest { plaintext, uid } = request.get_ref();
         let call = Call {
@@ -161,7 +168,7 @@ impl KeyManagementService for Kms {
             key_id: None,
             connection,
         };
-        let (id, ciphertext) = self
+        let (id, ciphertext) = kms
             .seal(connection, plaintext)
             .map_err(|denial| call.refuse(denial))?;
         call.served(id);
@@ -176,7 +183,7 @@ impl KeyManagementService for Kms {
         &self,
         request: Request<DecryptRequest>,
     ) -> Result<Response<DecryptResponse>, Status> {
-        let connection = connection(&request);
+        let Self { kms, connection } = self;
         let message = request.get_ref();
         let key_id = message.key_id.parse().ok();
         let call = Call {
@@ -185,7 +192,7 @@ impl KeyManagementService for Kms {
             key_id,
             connection,
         };
-        let mut seed = self
+        let mut seed = kms
             .open(message)
             .await
             .map_err(|denial| call.refuse(denial))?;
@@ -194,12 +201,4 @@ impl KeyManagementService for Kms {
             plaintext: std::mem::take(&mut *seed),
         }))
     }
-}
-
-/// The connection that a call came over; absent only where no accept loop stands before us.
-fn connection<T>(request: &Request<T>) -> Option<&Connection> {
-    request
-        .extensions()
-        .get::<Arc<Connection>>()
-        .map(AsRef::as_ref)
 }

@@ -161,7 +161,7 @@ async fn serve(
         clock(),
     );
     let deps = Deps {
-        service: kms.into_service(),
+        services: kms.into_services(),
         allowed_uids: config.server.allow_uids.clone(),
         observer: metrics,
         limits: Limits::default(),

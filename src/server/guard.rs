@@ -21,33 +21,37 @@ const MAX_MESSAGE: usize = 200;
 
 type Answer = http::Response<Body>;
 
-/// Makes a service always answer, in time, and counts.
-#[derive(Clone)]
+/// Makes the service of one connection always answer, in time, and counts.
 pub(super) struct Guard<S> {
     service: S,
+    caller: Caller,
     observer: Arc<dyn Observer>,
     deadline: Duration,
 }
 
 impl<S> Guard<S> {
-    pub(super) fn new(service: S, observer: Arc<dyn Observer>, deadline: Duration) -> Self {
+    pub(super) fn new(
+        service: S,
+        caller: Caller,
+        observer: Arc<dyn Observer>,
+        deadline: Duration,
+    ) -> Self {
         Self {
             service,
+            caller,
             observer,
             deadline,
         }
     }
 
-    /// One call of this caller.
     pub(super) fn call<B>(
         &self,
-        caller: &Caller,
-        mut request: http::Request<B>,
+        request: http::Request<B>,
     ) -> impl Future<Output = Result<Answer, Infallible>> + use<S, B>
     where
         S: Service<http::Request<B>, Response = Answer, Error = Infallible> + Clone,
     {
-        let peer_uid = caller.connection.peer_uid;
+        let peer_uid = self.caller.connection.peer_uid;
         let mut call = Call::begin(
             self.observer.clone(),
             method(request.uri().path()),
@@ -55,8 +59,7 @@ impl<S> Guard<S> {
         );
         // The deadline covers the arrival of the body too, which the service awaits.
         let deadline = call.began + self.deadline;
-        let permit = caller.calls.clone().try_acquire_owned();
-        request.extensions_mut().insert(caller.connection.clone());
+        let permit = self.caller.calls.clone().try_acquire_owned();
         // A panic leaves nothing half-done that anybody sees: a call changes no shared state but
         // atomics.
         let answering = permit.is_ok().then(|| {
@@ -225,11 +228,12 @@ mod tests {
             let answering = answer(request);
             async move { Ok::<_, Infallible>(answering.await) }
         });
-        Guard::new(service, observer.clone(), Duration::from_millis(2500))
-    }
-
-    fn caller() -> Caller {
-        Caller::new(1, 0, 1)
+        Guard::new(
+            service,
+            Caller::new(1, 0, 1),
+            observer.clone(),
+            Duration::from_millis(2500),
+        )
     }
 
     fn encrypt() -> http::Request<Body> {
@@ -246,13 +250,13 @@ mod tests {
     async fn row_113_a_panic_is_answered_internal_and_counted() {
         let heard = Arc::new(Heard::default());
         let when_polled = guarded(&heard, |_| async { panic!("a seed: 0707") });
-        let status = status_of(&when_polled.call(&caller(), encrypt()).await.unwrap());
+        let status = status_of(&when_polled.call(encrypt()).await.unwrap());
         assert_eq!(status.code(), Code::Internal);
         assert!(!status.message().contains("0707"));
         let when_called = guarded(&heard, |_| -> std::future::Ready<Answer> {
             panic!("at once")
         });
-        let status = status_of(&when_called.call(&caller(), encrypt()).await.unwrap());
+        let status = status_of(&when_called.call(encrypt()).await.unwrap());
         assert_eq!(status.code(), Code::Internal);
         assert_eq!(*heard.panics.lock().unwrap(), 2);
         assert_eq!(*heard.refusals.lock().unwrap(), [Reason::Fault; 2]);
@@ -267,7 +271,7 @@ mod tests {
         let heard = Arc::new(Heard::default());
         let service = guarded(&heard, |_| std::future::pending());
         let began = tokio::time::Instant::now();
-        let status = status_of(&service.call(&caller(), encrypt()).await.unwrap());
+        let status = status_of(&service.call(encrypt()).await.unwrap());
         assert_eq!(status.code(), Code::DeadlineExceeded);
         assert_eq!(began.elapsed().as_millis(), 2500);
         assert_eq!(*heard.refusals.lock().unwrap(), [Reason::Deadline]);
@@ -277,7 +281,7 @@ mod tests {
     async fn a_call_whose_client_goes_away_counts_as_cancelled() {
         let heard = Arc::new(Heard::default());
         let service = guarded(&heard, |_| std::future::pending());
-        drop(service.call(&caller(), encrypt()));
+        drop(service.call(encrypt()));
         assert_eq!(
             *heard.requests.lock().unwrap(),
             [(Method::Encrypt, Code::Cancelled)]
@@ -294,7 +298,7 @@ mod tests {
             status.metadata_mut().insert(REASON_METADATA, reason);
             status.into_http()
         });
-        service.call(&caller(), encrypt()).await.unwrap();
+        service.call(encrypt()).await.unwrap();
         assert_eq!(*heard.refusals.lock().unwrap(), [Reason::UnknownKey]);
         assert_eq!(
             *heard.requests.lock().unwrap(),
@@ -305,11 +309,10 @@ mod tests {
     #[tokio::test]
     async fn calls_beyond_the_limit_of_a_connection_are_shed() {
         let heard = Arc::new(Heard::default());
-        let caller = caller();
         let service = guarded(&heard, |_| std::future::pending());
-        let mut running = Box::pin(service.call(&caller, encrypt()));
+        let mut running = Box::pin(service.call(encrypt()));
         assert!((&mut running).now_or_never().is_none());
-        let status = status_of(&service.call(&caller, encrypt()).await.unwrap());
+        let status = status_of(&service.call(encrypt()).await.unwrap());
         assert_eq!(status.code(), Code::ResourceExhausted);
         assert_eq!(*heard.refusals.lock().unwrap(), [Reason::Overload]);
     }

@@ -41,7 +41,7 @@ pub(super) struct Call<'a> {
     pub(super) uid: &'a str,
     /// The key id of the call, if that is well-formed.
     pub(super) key_id: Option<KeyId>,
-    pub(super) connection: Option<&'a Connection>,
+    pub(super) connection: &'a Connection,
 }
 
 impl Call<'_> {
@@ -55,7 +55,7 @@ impl Call<'_> {
             key_id = self.key_id.map(tracing::field::display),
             reason = reason.as_str(),
             ?code,
-            peer_uid = self.connection.map(|connection| connection.peer_uid),
+            peer_uid = self.connection.peer_uid,
             message,
             "request refused"
         );
@@ -71,7 +71,7 @@ impl Call<'_> {
             method = self.method.as_str(),
             uid = %printable(self.uid, MAX_UID),
             key_id = %id,
-            connection = self.connection.map(|connection| connection.number),
+            connection = self.connection.number,
             "request served"
         );
     }
@@ -187,6 +187,8 @@ pub(crate) fn printable(text: &str, max: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -195,12 +197,14 @@ mod tests {
         "k1-ed41dddad06fa5a51ae4b71183601342".parse().unwrap()
     }
 
+    static CONNECTION: LazyLock<Connection> = LazyLock::new(|| Connection::new(7, 1001));
+
     fn call() -> Call<'static> {
         Call {
             method: Method::Decrypt,
             uid: "a\nuid",
             key_id: Some(id()),
-            connection: None,
+            connection: &CONNECTION,
         }
     }
 
@@ -293,9 +297,8 @@ mod tests {
 
     #[test]
     fn a_refused_call_is_one_line_at_warn() {
-        let connection = Connection::new(7, 1001);
         let call = Call {
-            connection: Some(&connection),
+            connection: &CONNECTION,
             ..call()
         };
         let lines = logged(|| drop(call.refuse(Refusal::Authentication.into())));

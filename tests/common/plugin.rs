@@ -165,7 +165,7 @@ impl Plugin {
         } = setup;
         let kms = Kms::new(keystore.clone(), version, observer.clone(), clock);
         let deps = Deps {
-            service: kms.into_service(),
+            services: kms.into_services(),
             allowed_uids,
             observer,
             limits,

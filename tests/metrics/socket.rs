@@ -59,7 +59,7 @@ impl Plugin {
         };
         let kms = Kms::new(keystore, StatusVersion::V2, metrics.clone(), clock);
         let deps = Deps {
-            service: kms.into_service(),
+            services: kms.into_services(),
             allowed_uids: vec![uid],
             observer: metrics,
             limits: Limits::default(),

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use claviger::config::StatusVersion;
 use claviger::metrics::Metrics;
+use claviger::publication::Connection;
 use claviger::service::{Clock, Kms};
 use claviger_keystore::testing::{NOW, open_keystore};
 use http_body_util::{BodyExt, Full};
@@ -27,7 +28,7 @@ static SERVER: LazyLock<(Runtime, Service)> = LazyLock::new(|| {
     let metrics = Arc::new(Metrics::new(NOW, || 0).unwrap());
     let clock = Clock { boottime: || Duration::from_secs(1_000), wall: || NOW };
     let kms = Kms::new(keystore, StatusVersion::V2, metrics, clock);
-    (runtime, BoxCloneSyncService::new(kms.into_service()))
+    (runtime, BoxCloneSyncService::new(kms.into_services()(Connection::new(1, 0).into())))
 });
 
 /// The first byte chooses the call and its encoding; the rest is the body, gRPC's frame included.
