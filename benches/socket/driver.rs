@@ -5,8 +5,10 @@
 
 use std::fmt;
 use std::future::poll_fn;
+use std::ops::Range;
 use std::path::Path;
 use std::str::FromStr;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -29,8 +31,8 @@ pub(crate) const SEED: [u8; 32] = [7; 32];
 /// As long as kube-apiserver's.
 const UID: &str = "6f1ed002-ab5c-4c3e-9f1e-000000000000";
 
-/// The longest call that the histogram tells apart, in nanoseconds: a minute.
-const LONGEST: u64 = 60_000_000_000;
+/// The longest call that the histogram tells apart, in nanoseconds.
+const LONGEST: u64 = 10_000_000_000;
 
 /// How many callers share how many connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -166,7 +168,7 @@ pub(crate) fn run(
     load: Load,
     timing: &Timing,
     pid: u32,
-) -> Result<Sample> {
+) -> Result<Slice> {
     runtime.block_on(async {
         let mut connections = Vec::new();
         for _ in 0..load.connections {
@@ -174,9 +176,12 @@ pub(crate) fn run(
         }
         let from = Instant::now() + timing.warm_up;
         let to = from + timing.length;
+        // All callers run on the one thread of this runtime, so nobody waits for the lock.
+        let latencies = Arc::new(Mutex::new(histogram()?));
         let mut callers = JoinSet::new();
         for connection in connections.iter().cycle().take(load.callers) {
-            callers.spawn(caller(connection.clone(), request.clone(), from, to));
+            let (connection, request) = (connection.clone(), request.clone());
+            callers.spawn(caller(connection, request, from..to, latencies.clone()));
         }
         drop(connections);
 
@@ -184,32 +189,39 @@ pub(crate) fn run(
         let before = Usage::now(pid)?;
         sleep_until(to.into()).await;
         let used = before.until(&Usage::now(pid)?);
-        let mut latencies = histogram()?;
         while let Some(caller) = callers.join_next().await {
-            latencies.add(caller??)?;
+            caller??;
         }
-        sample(&latencies, timing.length, &used)
+        let latencies = latencies
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        Ok(Slice {
+            latencies,
+            length: timing.length,
+            used,
+        })
     })
 }
 
 async fn caller(
     mut connection: SendRequest<Bytes>,
     request: Prepared,
-    from: Instant,
-    to: Instant,
-) -> Result<Histogram<u64>> {
-    let mut latencies = histogram()?;
+    counts: Range<Instant>,
+    latencies: Arc<Mutex<Histogram<u64>>>,
+) -> Result<()> {
     let mut began = Instant::now();
-    while began < to {
+    while began < counts.end {
         call(&mut connection, &request).await?;
         let ended = Instant::now();
-        if ended >= from && ended < to {
+        if counts.contains(&ended) {
             let latency = u64::try_from((ended - began).as_nanos())?;
+            let mut latencies = latencies.lock().unwrap_or_else(PoisonError::into_inner);
             latencies.saturating_record(latency);
         }
         began = ended;
     }
-    Ok(latencies)
+    Ok(())
 }
 
 /// One call, with its answer's message as it was framed.
@@ -251,25 +263,48 @@ fn histogram() -> Result<Histogram<u64>> {
     Ok(Histogram::new_with_max(LONGEST, 3)?)
 }
 
-fn sample(latencies: &Histogram<u64>, length: Duration, used: &Usage) -> Result<Sample> {
-    let calls = latencies.len() as f64;
-    if calls == 0.0 {
-        return Err("no call was answered in time".into());
+/// What happened while a load was applied once.
+pub(crate) struct Slice {
+    latencies: Histogram<u64>,
+    length: Duration,
+    used: Usage,
+}
+
+impl Slice {
+    pub(crate) fn add(&mut self, other: &Self) -> Result<()> {
+        self.latencies.add(&other.latencies)?;
+        self.length += other.length;
+        self.used.server += other.used.server;
+        self.used.driver += other.used.driver;
+        self.used.all += other.used.all;
+        Ok(())
     }
-    let percentile = |quantile| latencies.value_at_quantile(quantile) as f64 / 1e3;
-    let per_call = |cpu: Duration| cpu.as_secs_f64() * 1e6 / calls;
-    let own = (used.server + used.driver).as_secs_f64();
-    let processors = std::thread::available_parallelism()?.get() as f64;
-    let others = (used.all.as_secs_f64() - own).max(0.0);
-    Ok(Sample {
-        calls: calls / length.as_secs_f64(),
-        p50: percentile(0.5),
-        p99: percentile(0.99),
-        p999: percentile(0.999),
-        server_cpu: per_call(used.server),
-        driver_cpu: per_call(used.driver),
-        others_cpu: others / length.as_secs_f64() / processors,
-    })
+
+    /// How many calls were answered.
+    pub(crate) fn calls(&self) -> f64 {
+        self.latencies.len() as f64
+    }
+
+    pub(crate) fn sample(&self) -> Result<Sample> {
+        let (calls, length) = (self.calls(), self.length.as_secs_f64());
+        if calls == 0.0 {
+            return Err("no call was answered in time".into());
+        }
+        let percentile = |quantile| self.latencies.value_at_quantile(quantile) as f64 / 1e3;
+        let per_call = |cpu: Duration| cpu.as_secs_f64() * 1e6 / calls;
+        let own = self.used.server + self.used.driver;
+        let others = self.used.all.saturating_sub(own).as_secs_f64();
+        let processors = std::thread::available_parallelism()?.get() as f64;
+        Ok(Sample {
+            calls: calls / length,
+            p50: percentile(0.5),
+            p99: percentile(0.99),
+            p999: percentile(0.999),
+            server_cpu: per_call(self.used.server),
+            driver_cpu: per_call(self.used.driver),
+            others_cpu: others / length / processors,
+        })
+    }
 }
 
 /// Processor time of the server, of this process, and of all.

@@ -9,10 +9,11 @@
 //! $ cargo bench --bench socket -- --also ../before/target/release/claviger
 //! ```
 //!
-//! Within a round every load is applied to each server, one right after the other in random order,
-//! so whatever else the machine does meets all of them. Ratios are taken within a round, and
-//! everything that is printed is the median of the rounds. It ends with exit code 0 whatever it
-//! measured, and with 1 if it could not measure.
+//! Within a round every load is applied to each server in short slices that take turns in random
+//! order, so whatever else the machine does meets all of them, and so does the scheduler's mood: a
+//! lone caller is answered in half the time while both ends happen to share a processor. Ratios are
+//! taken within a round, and everything that is printed is the median of the rounds. It ends with
+//! exit code 0 whatever it measured, and with 1 if it could not measure.
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -34,7 +35,7 @@ use clap::Parser;
 use tokio::runtime::Runtime;
 
 use contender::{Contender, Kind, Server};
-use driver::{Load, Prepared, Timing};
+use driver::{Load, Prepared, Slice, Timing};
 use report::Measured;
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
@@ -74,16 +75,14 @@ struct Args {
 }
 
 impl Args {
-    fn timing(&self) -> Timing {
-        match self.quick {
-            true => Timing {
-                warm_up: Duration::from_millis(100),
-                length: Duration::from_millis(250),
-            },
-            false => Timing {
-                warm_up: Duration::from_millis(200),
-                length: Duration::from_secs(1),
-            },
+    fn slices(&self) -> usize {
+        if self.quick { 4 } else { 10 }
+    }
+
+    fn slice(&self) -> Timing {
+        Timing {
+            warm_up: Duration::from_millis(20),
+            length: Duration::from_millis(if self.quick { 50 } else { 100 }),
         }
     }
 
@@ -252,14 +251,22 @@ fn measure_loads(
         driver::run(runtime, &socket, &requests[i], load, timing, pid)
             .map_err(|failure| format!("{} under {load}: {failure}", contenders[i].name))
     };
-    let timing = args.timing();
     for round in 1..=args.rounds {
         eprintln!("round {round} of {}", args.rounds);
         for load in shuffled(args.loads.iter().copied()) {
-            for i in shuffled(0..contenders.len()) {
-                let sample = apply(i, load, &timing)?;
-                measured[i].calls += sample.calls * timing.length.as_secs_f64();
-                measured[i].samples.push((load, sample));
+            let mut slices: Vec<Option<Slice>> = contenders.iter().map(|_| None).collect();
+            for _ in 0..args.slices() {
+                for i in shuffled(0..contenders.len()) {
+                    let slice = apply(i, load, &args.slice())?;
+                    match &mut slices[i] {
+                        Some(slices) => slices.add(&slice)?,
+                        none => *none = Some(slice),
+                    }
+                }
+            }
+            for (measured, slice) in measured.iter_mut().zip(slices.iter().flatten()) {
+                measured.calls += slice.calls();
+                measured.samples.push((load, slice.sample()?));
             }
         }
     }
@@ -274,7 +281,7 @@ fn measure_loads(
                 callers: 16,
                 connections: 1,
             };
-            measured[i].calls += apply(i, load, &long)?.calls * long.length.as_secs_f64();
+            measured[i].calls += apply(i, load, &long)?.calls();
         }
         measured[i].resident_kib = host::resident_kib(servers[i].pid())?;
     }
