@@ -8,11 +8,13 @@
 //! much as Claviger's part of a call.
 
 mod accept;
+mod calls;
 mod guard;
 mod limits;
 pub mod socket;
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
@@ -20,7 +22,7 @@ use std::sync::Arc;
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use thiserror::Error;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -30,6 +32,7 @@ use tower::Service;
 use crate::observer::Observer;
 use crate::publication::Connection;
 use accept::{Acceptor, Peer};
+use calls::Calls;
 use guard::Guard;
 pub use limits::Limits;
 use socket::Socket;
@@ -79,7 +82,6 @@ where
         limits,
     } = deps;
     let mut acceptor = Acceptor::new(socket, allowed_uids, &limits, observer.clone())?;
-    let http2 = http2(&limits);
     let stop = CancellationToken::new();
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
@@ -91,7 +93,7 @@ where
                 let caller = peer.caller().clone();
                 let service = services(caller.connection.clone());
                 let guard = Guard::new(service, caller, observer.clone(), limits.call);
-                connections.spawn(serve(http2.clone(), peer, guard, stop.clone()));
+                connections.spawn(serve(peer, guard, limits.clone(), stop.clone()));
             }
         }
     }
@@ -106,12 +108,8 @@ where
 }
 
 /// Serves one connection until its peer ends it; after `stop`, until its calls are answered.
-async fn serve<S>(
-    http2: http2::Builder<TokioExecutor>,
-    peer: Peer,
-    guard: Guard<S>,
-    stop: CancellationToken,
-) where
+async fn serve<S>(peer: Peer, guard: Guard<S>, limits: Limits, stop: CancellationToken)
+where
     S: Service<http::Request<Incoming>, Response = http::Response<Body>, Error = Infallible>
         + Clone
         + Send
@@ -119,13 +117,15 @@ async fn serve<S>(
     S::Future: Send,
 {
     let number = peer.caller().connection.number;
-    let calls = service_fn(move |request| guard.call(request));
-    let mut connection = pin!(http2.serve_connection(TokioIo::new(peer), calls));
+    let answers = service_fn(move |request| guard.call(request));
+    let calls = Calls::default();
+    let http2 = http2(&limits, calls.clone());
+    let mut connection = pin!(http2.serve_connection(TokioIo::new(peer), answers));
     let ended = tokio::select! {
-        ended = &mut connection => ended,
+        ended = poll_fn(|context| calls.poll(connection.as_mut(), context)) => ended,
         () = stop.cancelled() => {
             connection.as_mut().graceful_shutdown();
-            connection.await
+            poll_fn(|context| calls.poll(connection.as_mut(), context)).await
         }
     };
     if let Err(error) = ended {
@@ -134,8 +134,8 @@ async fn serve<S>(
 }
 
 /// HTTP/2's own limits. A connection's age has none: kube-apiserver keeps its own for ever.
-fn http2(limits: &Limits) -> http2::Builder<TokioExecutor> {
-    let mut http2 = http2::Builder::new(TokioExecutor::new());
+fn http2(limits: &Limits, calls: Calls) -> http2::Builder<Calls> {
+    let mut http2 = http2::Builder::new(calls);
     http2
         .timer(TokioTimer::new())
         // gRPC's answers have no date, and a client that reads one has more to do.

@@ -101,9 +101,7 @@ impl Prepared {
         secret::check_random().map_err(|e| failed(&e))?;
         let socket = Socket::open(&config.server).map_err(|e| failed(&e))?;
         let logs = telemetry::start(config.log).map_err(|e| failed(&e))?;
-        // One worker: its LIFO slot answers a connection's calls without a wake-up between.
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
+        let runtime = tokio::runtime::Builder::new_current_thread()
             .max_blocking_threads(4)
             .thread_keep_alive(Duration::from_secs(1))
             .enable_all()
