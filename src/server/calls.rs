@@ -53,3 +53,76 @@ fn ask(mut call: Call) {
         tokio::spawn(call);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::pin::pin;
+
+    use tokio::sync::{mpsc, oneshot};
+
+    use super::*;
+
+    /// A connection over which these batches of calls come, one batch each time it is polled. It
+    /// notes when it is polled, and ends after the last.
+    fn connection(
+        calls: &Calls,
+        batches: Vec<Vec<Call>>,
+        notes: mpsc::UnboundedSender<&'static str>,
+    ) -> impl Future<Output = ()> + use<> {
+        let calls = calls.clone();
+        let mut batches = batches.into_iter();
+        poll_fn(move |_| {
+            notes.send("polled").unwrap();
+            match batches.next() {
+                Some(batch) => batch.into_iter().for_each(|call| calls.execute(call)),
+                None => return Poll::Ready(()),
+            }
+            Poll::Pending
+        })
+    }
+
+    fn noting(notes: &mpsc::UnboundedSender<&'static str>, note: &'static str) -> Call {
+        let notes = notes.clone();
+        Box::pin(async move { notes.send(note).unwrap() })
+    }
+
+    #[tokio::test]
+    async fn calls_that_come_together_are_answered_before_the_connection_goes_on() {
+        let (notes, mut noted) = mpsc::unbounded_channel();
+        let calls = Calls::default();
+        let batches = vec![
+            vec![noting(&notes, "one"), noting(&notes, "two")],
+            vec![noting(&notes, "three")],
+        ];
+        let mut connection = pin!(connection(&calls, batches, notes));
+        // No waker is ever woken: whatever happens, happens within one poll.
+        let mut once = Context::from_waker(Waker::noop());
+        assert!(calls.poll(connection.as_mut(), &mut once).is_ready());
+
+        let order: Vec<_> = std::iter::from_fn(|| noted.try_recv().ok()).collect();
+        assert_eq!(order, ["polled", "one", "two", "polled", "three", "polled"]);
+    }
+
+    #[tokio::test]
+    async fn a_call_that_must_wait_holds_nobody_up_and_is_answered_when_it_can_be() {
+        let (notes, mut noted) = mpsc::unbounded_channel();
+        let calls = Calls::default();
+        let (go, wait) = oneshot::channel();
+        let later = {
+            let notes = notes.clone();
+            async move {
+                wait.await.unwrap();
+                notes.send("later").unwrap();
+            }
+        };
+        let batches: Vec<Vec<Call>> = vec![vec![Box::pin(later), noting(&notes, "now")]];
+        let mut connection = pin!(connection(&calls, batches, notes));
+        poll_fn(|context| calls.poll(connection.as_mut(), context)).await;
+        let order: Vec<_> = std::iter::from_fn(|| noted.try_recv().ok()).collect();
+        assert_eq!(order, ["polled", "now", "polled"]);
+
+        go.send(()).unwrap();
+        assert_eq!(noted.recv().await, Some("later"));
+    }
+}
