@@ -7,6 +7,7 @@ pub mod app;
 pub mod cli;
 pub mod client;
 pub mod config;
+pub mod convergence;
 pub mod encryption_config;
 pub mod hygiene;
 pub mod keeper;

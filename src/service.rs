@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use claviger_keystore::Keystore;
-use claviger_keystore::key::KeyId;
+use claviger_keystore::key::{KeyId, KeyState};
 use claviger_keystore::snapshot::Refusal;
 use claviger_proto::v2::key_management_service_server::{
     KeyManagementService, KeyManagementServiceServer,
@@ -22,6 +22,7 @@ use tonic::{Request, Response, Status};
 use zeroize::Zeroizing;
 
 use crate::config::StatusVersion;
+use crate::convergence::{Convergence, Told};
 use crate::observer::{Method, Observer};
 use crate::publication::{Connection, LastStatus, sealing_key};
 use answer::{Call, Denial};
@@ -45,22 +46,25 @@ pub struct Kms {
     version: StatusVersion,
     observer: Arc<dyn Observer>,
     clock: Clock,
+    convergence: Arc<Convergence>,
     /// The last Status answer on any connection.
     last_status: LastStatus,
 }
 
 impl Kms {
-    /// The calls on this keystore.
+    /// The calls on this keystore; what they show of the apiservers goes into `convergence`.
     pub fn new(
         keystore: Arc<Keystore>,
         version: StatusVersion,
         observer: Arc<dyn Observer>,
+        convergence: Arc<Convergence>,
         clock: Clock,
     ) -> Self {
         Self {
             keystore,
             version,
             observer,
+            convergence,
             clock,
             last_status: LastStatus::default(),
         }
@@ -71,11 +75,26 @@ impl Kms {
         let kms = Arc::new(self);
         move |connection| {
             let calls = Calls {
+                told: kms.opened(),
                 kms: kms.clone(),
                 connection,
             };
             KeyManagementServiceServer::new(calls).max_decoding_message_size(MAX_MESSAGE)
         }
+    }
+
+    fn opened(&self) -> Told {
+        let view = self.keystore.view();
+        let (mut primary, mut disabled) = (None, Vec::new());
+        if let Ok(snapshot) = view.snapshot() {
+            primary = snapshot.primary().ok();
+            let states = snapshot.states();
+            disabled.extend(
+                states.filter_map(|(id, state)| (state == KeyState::Disabled).then_some(id)),
+            );
+        }
+        self.convergence
+            .opened(primary, disabled, self.clock.boottime)
     }
 
     fn primary(&self) -> Result<KeyId, Denial> {
@@ -127,6 +146,7 @@ impl Kms {
 pub struct Calls {
     kms: Arc<Kms>,
     connection: Arc<Connection>,
+    told: Told,
 }
 
 #[tonic::async_trait]
@@ -135,7 +155,11 @@ impl KeyManagementService for Calls {
         &self,
         _request: Request<StatusRequest>,
     ) -> Result<Response<StatusResponse>, Status> {
-        let Self { kms, connection } = self;
+        let Self {
+            kms,
+            connection,
+            told,
+        } = self;
         let call = Call {
             method: Method::Status,
             uid: "",
@@ -146,6 +170,7 @@ impl KeyManagementService for Calls {
         let now = (kms.clock.boottime)();
         connection.last_status.record(id, now);
         kms.last_status.record(id, now);
+        told.status(id, now);
         kms.observer.status_answered(&id);
         call.served(id);
         Ok(Response::new(StatusResponse {
@@ -159,7 +184,11 @@ impl KeyManagementService for Calls {
         &self,
         request: Request<EncryptRequest>,
     ) -> Result<Response<EncryptResponse>, Status> {
-        let Self { kms, connection } = self;
+        let Self {
+            kms,
+            connection,
+            told,
+        } = self;
         // The message wipes its seed when it is dropped, here and in an error.
         let EncryptRequest { plaintext, uid } = request.get_ref();
         let call = Call {
@@ -171,6 +200,7 @@ impl KeyManagementService for Calls {
         let (id, ciphertext) = kms
             .seal(connection, plaintext)
             .map_err(|denial| call.refuse(denial))?;
+        told.encrypt(id);
         call.served(id);
         Ok(Response::new(EncryptResponse {
             ciphertext,
@@ -183,7 +213,9 @@ impl KeyManagementService for Calls {
         &self,
         request: Request<DecryptRequest>,
     ) -> Result<Response<DecryptResponse>, Status> {
-        let Self { kms, connection } = self;
+        let Self {
+            kms, connection, ..
+        } = self;
         let message = request.get_ref();
         let key_id = message.key_id.parse().ok();
         let call = Call {

@@ -156,6 +156,7 @@ async fn serve(
         keystore,
         config.server.status_version,
         metrics.clone(),
+        Arc::default(),
         clock(),
     );
     let deps = Deps {

@@ -163,7 +163,13 @@ impl Plugin {
             clock,
             version,
         } = setup;
-        let kms = Kms::new(keystore.clone(), version, observer.clone(), clock);
+        let kms = Kms::new(
+            keystore.clone(),
+            version,
+            observer.clone(),
+            Arc::default(),
+            clock,
+        );
         let deps = Deps {
             services: kms.into_services(),
             allowed_uids,

@@ -57,7 +57,13 @@ impl Plugin {
             boottime: || Duration::from_secs(1_000),
             wall: || NOW,
         };
-        let kms = Kms::new(keystore, StatusVersion::V2, metrics.clone(), clock);
+        let kms = Kms::new(
+            keystore,
+            StatusVersion::V2,
+            metrics.clone(),
+            Arc::default(),
+            clock,
+        );
         let deps = Deps {
             services: kms.into_services(),
             allowed_uids: vec![uid],

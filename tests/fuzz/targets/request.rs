@@ -27,7 +27,7 @@ static SERVER: LazyLock<(Runtime, Service)> = LazyLock::new(|| {
     let (keystore, _) = runtime.block_on(open_keystore());
     let metrics = Arc::new(Metrics::new(NOW, || 0).unwrap());
     let clock = Clock { boottime: || Duration::from_secs(1_000), wall: || NOW };
-    let kms = Kms::new(keystore, StatusVersion::V2, metrics, clock);
+    let kms = Kms::new(keystore, StatusVersion::V2, metrics, Arc::default(), clock);
     (runtime, BoxCloneSyncService::new(kms.into_services()(Connection::new(1, 0).into())))
 });
 
