@@ -4,6 +4,7 @@
 //! happens to keys is in `claviger-keystore`; `ARCHITECTURE.md` is the map.
 
 pub mod app;
+pub mod audit;
 pub mod cli;
 pub mod client;
 pub mod config;

@@ -21,7 +21,7 @@ const PROGRAM: &[&[&str]] = &[
         "publication",
         "telemetry",
     ],
-    &["convergence", "metrics_server"],
+    &["audit", "convergence", "metrics_server"],
     &["service"],
     &["keeper", "server"],
     &["app"],

@@ -1,0 +1,9 @@
+//! What every key, every other provider and plaintext still protects: in a live etcd, in its old
+//! revisions, and in snapshot files. Reads headers only, needs no key, and works on clusters that run
+//! any plugin or none.
+//!
+//! - [`object`]: what one stored value says of itself
+//! - [`tally`]: the counts
+
+pub mod object;
+pub mod tally;
