@@ -6,6 +6,8 @@ mod init;
 pub mod output;
 pub mod print;
 pub mod probe;
+#[cfg(test)]
+mod schema;
 mod serve;
 mod slot;
 mod status;

@@ -18,6 +18,8 @@ pub mod notes;
 pub mod observer;
 pub mod probe;
 pub mod publication;
+#[cfg(test)]
+mod schema;
 pub mod server;
 pub mod service;
 pub mod telemetry;

@@ -1,9 +1,15 @@
 //! What the commands promise: exit codes, errors in three parts, answers on stdout alone, and that no
 //! key is ever made or lost by accident.
-#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests fail as tests do"
+)]
 
 #[path = "common/components.rs"]
 mod components;
+#[path = "common/schema.rs"]
+mod schema;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -85,9 +91,16 @@ impl Node {
         error
     }
 
+    /// A command's answer, which is as its schema says.
     fn json(&self, arguments: &[&str]) -> serde_json::Value {
         let answer = self.run(&[arguments, &["-o", "json"]].concat());
-        serde_json::from_slice(&answer.stdout).unwrap()
+        let answer = serde_json::from_slice(&answer.stdout).unwrap();
+        assert_eq!(
+            schema::faults(&answer),
+            [""; 0],
+            "{arguments:?}: {answer:#}"
+        );
+        answer
     }
 
     fn serve(&self) -> Serving {
@@ -251,6 +264,49 @@ fn status_is_healthy_only_if_all_is_well() {
     );
     fs::write(node.path("keyring"), &keyring).unwrap();
     assert_eq!(node.run(&["status"]).status.code(), Some(0));
+}
+
+#[test]
+fn every_json_answer_is_as_its_schema_says() {
+    let node = Node::new();
+    let kind = |arguments: &[&str]| {
+        let answer = node.json(arguments);
+        assert_eq!(answer["apiVersion"], "claviger.io/v1alpha1");
+        answer["kind"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(kind(&["check"]), "Check");
+    assert_eq!(kind(&["status"]), "Status");
+    let recovery = node.path("recovery.key");
+    let init = ["init", "--name", "test", "--recovery-out", &recovery];
+    assert_eq!(kind(&init), "Initialized");
+    assert_eq!(kind(&["slot", "list"]), "SlotList");
+    assert_eq!(kind(&["slot", "test", "local"]), "SlotTested");
+    assert_eq!(kind(&["slot", "list"]), "SlotList");
+    let _serving = node.serve();
+    assert_eq!(kind(&["status"]), "Status");
+    assert_eq!(kind(&["check"]), "Check");
+    let encryption = node.path("encryption.yaml");
+    fs::write(&encryption, node.answer(&["print", "encryption-config"])).unwrap();
+    let check = [
+        "check",
+        "--encryption-config",
+        &encryption,
+        "--phase",
+        "final",
+    ];
+    assert_eq!(kind(&check), "Check");
+    let socket = node.path("kms.sock");
+    assert_eq!(kind(&["probe", &socket]), "Probe");
+
+    let mut repeat = node.command(&["probe", &socket, "--repeat", "-o", "json"]);
+    let mut repeat = Serving(repeat.stdout(Stdio::piped()).spawn().unwrap());
+    let said = serde_json::Deserializer::from_reader(repeat.0.stdout.take().unwrap());
+    let mut said = said.into_iter::<serde_json::Value>().map(Result::unwrap);
+    for kind in ["Probe", "ProbeChange"] {
+        let answer = said.next().unwrap();
+        assert_eq!(answer["kind"], kind);
+        assert_eq!(schema::faults(&answer), [""; 0], "{answer:#}");
+    }
 }
 
 #[test]

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 /// The program's modules, from what everything uses to what uses everything. A module may import
 /// those on earlier lines, and none of its own line.
 const PROGRAM: &[&[&str]] = &[
+    &["schema"],
     &["hygiene", "client", "config", "observer"],
     &[
         "encryption_config",

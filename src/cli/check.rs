@@ -3,7 +3,7 @@
 mod encryption;
 mod files;
 mod host;
-mod report;
+pub(super) mod report;
 
 use std::path::{Path, PathBuf};
 

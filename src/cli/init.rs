@@ -44,15 +44,22 @@ impl InitArgs {
     }
 }
 
+/// A keyring that was made.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
-struct Initialized {
+pub(super) struct Initialized {
     cluster_id: String,
     cluster_name: String,
+    /// Where it lies.
     keyring: String,
+    /// The id of its first key.
     primary: String,
+    /// The names of its slots.
     slots: Vec<String>,
+    /// The root key file, where there was none and one was made.
     made_root_key: Option<PathBuf>,
+    /// The file of the recovery key, if it was written into one.
     recovery_file: Option<PathBuf>,
     #[serde(skip)]
     recovery_shown: bool,

@@ -13,7 +13,7 @@ use super::failure::{Exit, Failure};
 pub enum Format {
     /// For people.
     Text,
-    /// For scripts: one JSON document with `apiVersion` and `kind`.
+    /// For scripts: one JSON document with `apiVersion` and `kind`; `deploy/schema` has its schema.
     Json,
 }
 
@@ -140,17 +140,25 @@ pub(super) fn date(time: jiff::Timestamp) -> String {
     time.strftime("%Y-%m-%d").to_string()
 }
 
+/// The version of every JSON answer. Fields may come within a version; none goes or changes.
+pub(super) const API_VERSION: &str = "claviger.io/v1alpha1";
+
+/// A JSON answer: what it is, and the answer's own fields.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Versioned<'a, A> {
+    /// The version of this form.
+    api_version: &'static str,
+    /// What the answer is about.
+    kind: &'static str,
+    #[serde(flatten)]
+    answer: &'a A,
+}
+
 fn print_json<A: Answer>(out: &mut dyn Write, answer: &A) -> io::Result<()> {
-    #[derive(Serialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Versioned<'a, A> {
-        api_version: &'static str,
-        kind: &'static str,
-        #[serde(flatten)]
-        answer: &'a A,
-    }
     let versioned = Versioned {
-        api_version: "claviger.io/v1alpha1",
+        api_version: API_VERSION,
         kind: A::KIND,
         answer,
     };

@@ -117,7 +117,8 @@ async fn repeat(client: &Client, output: &Output, well: &mut bool) -> Result<Inf
 
 /// A line of `--repeat`. JSON: `kind: ProbeChange`.
 #[derive(Debug, Serialize)]
-struct Change<'a> {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct Change<'a> {
     /// The wall clock, for people.
     at: Timestamp,
     #[serde(flatten)]

@@ -61,14 +61,18 @@ async fn list(config: &Config, output: &Output) -> Result<Exit, Failure> {
 
 /// One slot, as lists show it.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub(super) struct SlotRow {
     id: String,
     pub(super) name: String,
+    /// What the root is: `key-file`, `recovery`, …
+    #[cfg_attr(test, schemars(with = "String"))]
     pub(super) kind: SlotKind,
     created: Timestamp,
     /// The configured root that should open it.
     root: Option<String>,
+    /// When it was last shown to open.
     pub(super) last_tested: Option<Timestamp>,
 }
 
@@ -94,8 +98,10 @@ pub(super) fn rows(config: &Config, document: &Document, notes: &Notes) -> Vec<S
         .collect()
 }
 
+/// The roots' slots.
 #[derive(Serialize)]
-struct Slots {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct Slots {
     slots: Vec<SlotRow>,
 }
 
@@ -147,16 +153,23 @@ async fn test(config: &Config, args: &TestArgs, output: &Output) -> Result<Exit,
     }
     output.print(&Tested {
         slot: slot.name.clone(),
-        kind: slot.kind,
+        slot_kind: slot.kind,
         tested: now,
     })?;
     Ok(Exit::Done)
 }
 
+/// A slot that opened the keyring.
 #[derive(Serialize)]
-struct Tested {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Tested {
+    /// The slot's name.
     slot: String,
-    kind: SlotKind,
+    /// What the root is: `key-file`, `recovery`, …
+    #[cfg_attr(test, schemars(with = "String"))]
+    slot_kind: SlotKind,
+    /// When it opened.
     tested: Timestamp,
 }
 
@@ -168,7 +181,7 @@ impl Answer for Tested {
             out,
             "slot {} ({}) {} the keyring",
             self.slot,
-            self.kind,
+            self.slot_kind,
             style.good("opens")
         )
     }

@@ -54,42 +54,60 @@ pub(super) async fn run(
     }
 }
 
+/// How the keyring and the plugin on this node are.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
-struct Status {
+pub(super) struct Status {
+    /// Whether nothing is wrong.
     healthy: bool,
+    /// This program's version.
     version: &'static str,
     keyring: Keyring,
+    /// Every key that the keyring has or had, in the order of their making.
     keys: Vec<KeyRow>,
+    /// The roots' slots.
     slots: Vec<SlotRow>,
     plugin: Plugin,
     /// What is wrong, with what helps; empty if all is well.
     problems: Vec<String>,
 }
 
+/// The keyring; null is what it does not say, because it cannot be read.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 struct Keyring {
+    /// Where it lies.
     place: String,
     cluster_id: Option<String>,
     cluster_name: Option<String>,
+    /// How often it was changed.
     revision: Option<u64>,
     /// The revision that this member has seen.
     revision_seen: Option<u64>,
 }
 
+/// A key that encrypts seeds.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 struct KeyRow {
+    #[cfg_attr(test, schemars(with = "String"))]
     id: KeyId,
+    #[cfg_attr(test, schemars(schema_with = "super::schema::key_state"))]
     state: KeyState,
     created: Timestamp,
+    /// When it became primary.
     activated: Option<Timestamp>,
 }
 
+/// The plugin on this node.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 struct Plugin {
+    /// Where it should listen: a path, or `@` and an abstract name.
     socket: String,
     /// The key id that it answers.
     answers: Option<String>,

@@ -9,6 +9,7 @@
 //! ```
 
 use clap::ValueEnum;
+use serde::Serialize;
 
 use super::advice::{coverage, kms_findings};
 use super::{Block, EncryptionConfiguration, Kms, KmsVersion, Provider};
@@ -50,7 +51,9 @@ impl Phase {
 }
 
 /// How good a thing is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
 pub enum Level {
     /// As it should be.
     Ok,

@@ -9,6 +9,7 @@ const MAX_TEXT: usize = 240;
 
 /// What kube-apiserver would do about what was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
     /// Nothing: it is as it should be.
@@ -34,6 +35,7 @@ impl fmt::Display for Verdict {
 
 /// What is checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Check {
     /// Status answers.
@@ -111,6 +113,7 @@ impl Check {
 
 /// One check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Line {
     /// Which.
     pub check: Check,
@@ -126,6 +129,7 @@ pub struct Line {
 
 /// Medians of the calls that were in order, in microseconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Latency {
     /// Of Status.
     pub status: Option<u64>,
@@ -137,6 +141,7 @@ pub struct Latency {
 
 /// All that was found. JSON: `kind: Probe`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
     /// Where the plugin listens.

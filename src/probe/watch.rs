@@ -20,6 +20,7 @@ pub const POLL_UNWELL: Duration = Duration::from_secs(3);
 
 /// Whether the apiserver writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Writes {
     /// It never had a seed: it does not read either.
@@ -45,6 +46,7 @@ impl fmt::Display for Writes {
 
 /// What a look at the plugin showed. Two that are equal are not worth a line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct View {
     /// Whether the apiserver's `/readyz` would be good.

@@ -15,14 +15,17 @@ const INDENT: usize = 6;
 
 /// Everything that was found. JSON: `kind: Check`.
 #[derive(Debug, Serialize)]
-pub(super) struct Report {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(in crate::cli) struct Report {
     /// The worst level of all items.
-    verdict: &'static str,
+    verdict: Level,
+    /// What was looked at.
     sections: Vec<Section>,
 }
 
 /// Items that belong together.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct Section {
     title: String,
     items: Vec<Item>,
@@ -30,8 +33,9 @@ pub(super) struct Section {
 
 /// One thing that was looked at.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct Item {
-    #[serde(serialize_with = "level_name")]
+    /// Whether it is as it should be.
     pub(super) level: Level,
     /// The line of a file that it is about.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -86,7 +90,7 @@ impl Report {
         let items = sections.iter().flat_map(|section| &section.items);
         let worst = items.map(|item| item.level).max().unwrap_or(Level::Ok);
         Self {
-            verdict: name(worst),
+            verdict: worst,
             sections,
         }
     }
@@ -184,11 +188,6 @@ fn name(level: Level) -> &'static str {
     }
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
-fn level_name<S: serde::Serializer>(level: &Level, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(name(*level))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -205,7 +204,7 @@ mod tests {
             Exit::Done
         );
         let bad = report(vec![Item::bad("a", "b"), Item::warn("c", "d")]);
-        assert_eq!((bad.exit(), bad.verdict), (Exit::No, "bad"));
+        assert_eq!((bad.exit(), bad.verdict), (Exit::No, Level::Bad));
     }
 
     #[test]
