@@ -38,7 +38,7 @@ const KEYSTORE: &[&[&str]] = &[
     &["envelope", "header"],
     &["keyring"],
     &["document", "durable"],
-    &["mark"],
+    &["mark", "member"],
     &["successor"],
     &["root", "storage"],
     &["snapshot"],

@@ -39,6 +39,11 @@ impl KeyringKey {
             .map(|id| Hex(*id.expose()))
     }
 
+    /// What the members' records are authenticated with.
+    pub(crate) fn member_key(&self) -> Result<Secret, Error> {
+        self.0.derive("claviger/v1/member")
+    }
+
     fn sealing_key(&self) -> Result<Secret, Error> {
         self.0.derive("claviger/v1/keyring/seal")
     }

@@ -89,6 +89,23 @@ pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), StorageError> {
     Replacement::write(path, bytes, PRIVATE)?.place()
 }
 
+/// Makes a folder, durably, for its owner alone, who is that of the folder above. One that exists
+/// keeps its mode; but one that a killed command of root made goes to that owner now.
+pub(crate) fn create_folder(path: &Path) -> Result<(), StorageError> {
+    let making = |e: rustix::io::Errno| io_error("making", path)(e.into());
+    let made = match rustix::fs::mkdir(path, Mode::RWXU) {
+        Err(rustix::io::Errno::EXIST) => false,
+        made => made.map(|()| true).map_err(making)?,
+    };
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let folder = File::from(rustix::fs::open(path, flags, Mode::empty()).map_err(making)?);
+    give_to_owner_of_folder(&folder, path).map_err(io_error("setting the owner of", path))?;
+    match made {
+        true => sync_folder(path).map_err(io_error("syncing the folder of", path)),
+        false => Ok(()),
+    }
+}
+
 impl<'a> Replacement<'a> {
     /// Writes the bytes beside `target`, durably, and reads them back. `mode` is for a target that
     /// does not exist yet.
@@ -224,7 +241,11 @@ fn keep_owner_and_mode(file: &File, target: &Path, new: Mode) -> io::Result<()> 
 
 /// For a new file that is not replaced later.
 pub(crate) fn give_to_owner_of_folder(file: &File, path: &Path) -> io::Result<()> {
-    give_to(file, &rustix::fs::stat(folder_of(path))?)
+    let (ours, owner) = (rustix::fs::fstat(file)?, rustix::fs::stat(folder_of(path))?);
+    match (ours.st_uid, ours.st_gid) == (owner.st_uid, owner.st_gid) {
+        true => Ok(()),
+        false => give_to(file, &owner),
+    }
 }
 
 fn give_to(file: &File, owner: &Stat) -> io::Result<()> {

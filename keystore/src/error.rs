@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 use crate::key_id::{KeyId, KeyState};
-use crate::limits::{MAX_DOCUMENT_LEN, MAX_KEYS};
+use crate::limits::{MAX_DOCUMENT_LEN, MAX_KEYS, MAX_MEMBER_LEN};
 
 /// Any failure of this crate outside the request path (which has [`crate::snapshot::Refusal`]).
 #[derive(Debug, Error)]
@@ -56,6 +56,14 @@ pub enum Error {
         /// One sentence for each slot or root that was tried.
         Vec<String>,
     ),
+    /// A member's name or record.
+    #[error("the record of member {name} {source}")]
+    Member {
+        /// The member.
+        name: String,
+        /// What was wrong with it.
+        source: MemberError,
+    },
     /// The mark beside the member.
     #[error("the mark {path}: {cause}", path = path.display())]
     Mark {
@@ -75,6 +83,33 @@ pub enum RecoveryKeyError {
     /// A symbol was mistyped.
     #[error("the recovery key's checksum does not match: a letter or digit was mistyped")]
     Checksum,
+}
+
+/// Why bytes are no member's record, or a text is no member's name.
+#[derive(Debug, Error, PartialEq, Eq, Clone)]
+#[non_exhaustive]
+pub enum MemberError {
+    /// A name that could be mistaken for something else in a path.
+    #[error(
+        "has no good name: 1 to 128 letters, digits, dots, dashes or underscores, \
+         a letter or digit first"
+    )]
+    Name,
+    /// Longer than any record may be.
+    #[error("has more than {max} bytes", max = MAX_MEMBER_LEN)]
+    TooLong,
+    /// It does not end as every record does.
+    #[error("does not end with a MAC")]
+    NoMac,
+    /// Written under another keyring key, or changed since.
+    #[error("was changed, or was written under another keyring key")]
+    Mac,
+    /// Not the JSON that it should be.
+    #[error("cannot be read: {0}")]
+    Malformed(String),
+    /// Another member's record, copied here.
+    #[error("is that of {0}")]
+    OtherName(String),
 }
 
 /// Why bytes are no keyring document.

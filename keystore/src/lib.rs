@@ -23,6 +23,7 @@
 //! - [`document`]: the keyring as two lines of text
 //! - [`durable`]: replacing a file so that a crash leaves one whole
 //! - [`mark`], [`successor`]: what was seen, and what may follow it
+//! - [`member`]: what one running plugin tells the others
 //! - [`storage`]: where documents lie; [`root`]: what wraps the keyring key
 //! - [`snapshot`]: what a request sees
 //! - [`store`]: the [`Keystore`], which joins them
@@ -45,6 +46,7 @@ mod key_id;
 pub mod keyring;
 mod limits;
 pub mod mark;
+pub mod member;
 pub mod root;
 pub mod secret;
 pub mod snapshot;

@@ -5,3 +5,6 @@ pub const MAX_DOCUMENT_LEN: usize = 512 * 1024;
 
 /// The most KEKs that one keyring keeps.
 pub const MAX_KEYS: usize = 1000;
+
+/// The most bytes of a member's record: some 70 for each of its keys, in three lists.
+pub const MAX_MEMBER_LEN: usize = 256 * 1024;

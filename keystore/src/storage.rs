@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use crate::document::Document;
 use crate::error::StorageError;
 use crate::header::DocumentHash;
+use crate::member::MemberName;
 
 /// Where the keyring lies.
 #[async_trait]
@@ -34,6 +35,12 @@ pub trait Storage: Send + Sync {
         expected: Option<DocumentHash>,
     ) -> Result<(), StorageError>;
 
+    /// Puts a member's record in the place of the one that it had; durable on success.
+    async fn put_member(&self, name: &MemberName, record: &[u8]) -> Result<(), StorageError>;
+
+    /// Every member's record, by name. Nobody has looked at the bytes.
+    async fn members(&self) -> Result<Vec<(MemberName, Vec<u8>)>, StorageError>;
+
     /// Waits until what the last [`Storage::load`] returned may have changed. It may wake without
     /// need, and dropping the future loses nothing.
     async fn changed(&self);
@@ -55,6 +62,14 @@ impl<S: Storage + ?Sized> Storage for std::sync::Arc<S> {
         expected: Option<DocumentHash>,
     ) -> Result<(), StorageError> {
         (**self).commit(new, expected).await
+    }
+
+    async fn put_member(&self, name: &MemberName, record: &[u8]) -> Result<(), StorageError> {
+        (**self).put_member(name, record).await
+    }
+
+    async fn members(&self) -> Result<Vec<(MemberName, Vec<u8>)>, StorageError> {
+        (**self).members().await
     }
 
     async fn changed(&self) {

@@ -3,6 +3,8 @@
 //! Every change goes the same way: build the next keyring, commit its document, write the mark,
 //! swap the snapshot. A failure on the way leaves what was there.
 
+mod members;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -13,6 +15,7 @@ use jiff::Timestamp;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+pub use self::members::new_instance;
 use crate::document::{Document, KeyringKey};
 use crate::envelope::SeedKey;
 use crate::error::{DocumentError, Error, NotSuccessor, StorageError};

@@ -18,6 +18,7 @@ use crate::error::{Error, RootError, StorageError};
 use crate::header::{ClusterId, Hex, SlotId};
 use crate::key::{Kek, KeyId, KeyInfo, KeyState};
 use crate::keyring::Keyring;
+use crate::member::{Acknowledged, Connections, MemberName, MemberRecord};
 use crate::root::{self, Root};
 use crate::secret::Secret;
 use crate::storage::Storage;
@@ -139,6 +140,8 @@ pub async fn storage_contract(storage: &dyn Storage) {
     assert!(matches!(late, Err(StorageError::Conflict)), "{late:?}");
     assert_eq!(storage.load().await.unwrap(), second.as_bytes());
 
+    members_contract(storage).await;
+
     // A commit wakes who waits, and a waiter may come late.
     let third = document(&key, Some(&second));
     storage.commit(&third, Some(second.hash())).await.unwrap();
@@ -146,6 +149,46 @@ pub async fn storage_contract(storage: &dyn Storage) {
         .await
         .unwrap_or_else(|_| panic!("a commit woke nobody"));
     assert_eq!(storage.load().await.unwrap(), third.as_bytes());
+}
+
+async fn members_contract(storage: &dyn Storage) {
+    let name = |text: &str| text.parse::<MemberName>().unwrap();
+    assert_eq!(storage.members().await.unwrap(), [], "it must begin empty");
+    // In any order, with names that are the beginning of others; each has one record, the last.
+    for (put, record) in [
+        ("cp2", "two"),
+        ("cp1.json", "dots"),
+        ("cp1", "old"),
+        ("cp1", "one"),
+    ] {
+        let put = storage.put_member(&name(put), record.as_bytes()).await;
+        put.unwrap();
+    }
+    let expected = [("cp1", "one"), ("cp1.json", "dots"), ("cp2", "two")]
+        .map(|(member, record)| (name(member), record.as_bytes().to_vec()));
+    assert_eq!(storage.members().await.unwrap(), expected);
+}
+
+/// A member's record that says nothing yet.
+pub fn member_record(name: &str, written: Timestamp) -> MemberRecord {
+    MemberRecord {
+        name: name.parse().unwrap(),
+        instance: Hex([1; 16]),
+        written,
+        acknowledged: Acknowledged {
+            revision: 1,
+            sha256: Hex([1; 32]),
+        },
+        formats: vec![1],
+        answers: None,
+        published: None,
+        quiet: Vec::new(),
+        connections: Connections::default(),
+        converged: None,
+        restarted: Vec::new(),
+        roots: Vec::new(),
+        last_read: written,
+    }
 }
 
 /// What every root promises. `other` is a root of the same kind with another key.

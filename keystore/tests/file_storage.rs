@@ -11,6 +11,8 @@ mod copies;
 mod files;
 #[path = "common/folder.rs"]
 mod folder;
+#[path = "file_storage/members.rs"]
+mod members;
 #[path = "common/node.rs"]
 #[expect(dead_code, reason = "nodes in memory are for other tests")]
 mod node;

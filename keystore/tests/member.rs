@@ -10,6 +10,8 @@ mod folder;
 mod history;
 #[path = "common/node.rs"]
 mod node;
+#[path = "member/records.rs"]
+mod records;
 #[path = "member/refresh.rs"]
 mod refresh;
 #[path = "member/running.rs"]

@@ -6,6 +6,8 @@
 //! read and compare → write the new one beside it, durably → keep the old one as keyring.<revision>
 //! → rename the new one over it → make the folder durable → drop all but the last 10 kept ones
 //! ```
+//!
+//! The members' records lie in `members/NAME.json` in the same folder.
 
 use std::fs::{File, Metadata};
 use std::io;
@@ -22,9 +24,12 @@ use crate::document::{Document, MAX_LEN};
 use crate::durable::{self, PRIVATE, Replacement, folder_of, io_error};
 use crate::error::StorageError;
 use crate::header::DocumentHash;
+use crate::member::{MAX_MEMBER_LEN, MemberName};
 
 /// How many earlier documents are kept beside the keyring.
 const KEPT: usize = 10;
+/// What a member's file is called behind its name.
+const MEMBER_SUFFIX: &str = ".json";
 /// How often a change is looked for.
 const POLL: Duration = Duration::from_secs(1);
 
@@ -120,6 +125,47 @@ impl FileStorage {
         Ok(())
     }
 
+    /// Where the members' records lie.
+    fn members_folder(&self) -> PathBuf {
+        folder_of(&self.path).join("members")
+    }
+
+    /// Under the keyring's lock: a command may remove a member while that member writes.
+    fn put_member_now(&self, name: &MemberName, record: &[u8]) -> Result<(), StorageError> {
+        check_file_system(folder_of(&self.path), self.durability)?;
+        let _lock = lock(&durable::beside(&self.path, "lock"))?;
+        let folder = self.members_folder();
+        durable::create_folder(&folder)?;
+        durable::replace(&folder.join(format!("{name}{MEMBER_SUFFIX}")), record)
+    }
+
+    fn members_now(&self) -> Result<Vec<(MemberName, Vec<u8>)>, StorageError> {
+        let folder = self.members_folder();
+        let reading = || io_error("listing", &folder);
+        let entries = match std::fs::read_dir(&folder) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.map_err(reading())?,
+        };
+        let mut members = Vec::new();
+        for entry in entries {
+            let name = entry.map_err(reading())?.file_name();
+            // Temp files, and what is no member's.
+            let Some(name) = name
+                .to_str()
+                .and_then(|name| name.strip_suffix(MEMBER_SUFFIX))
+            else {
+                continue;
+            };
+            let Ok(name) = name.parse::<MemberName>() else {
+                continue;
+            };
+            let path = folder.join(format!("{name}{MEMBER_SUFFIX}"));
+            members.push((name, durable::read(&path, MAX_MEMBER_LEN as u64)?));
+        }
+        members.sort();
+        Ok(members)
+    }
+
     /// Removes all but the last copies. One that stays is no harm, so an error is only told.
     fn drop_old_copies(&self) {
         let mut kept = kept_copies(&self.path);
@@ -162,6 +208,16 @@ impl Storage for FileStorage {
         let new = new.clone();
         self.blocking(move |storage| storage.commit_now(&new, expected))
             .await
+    }
+
+    async fn put_member(&self, name: &MemberName, record: &[u8]) -> Result<(), StorageError> {
+        let (name, record) = (name.clone(), record.to_vec());
+        self.blocking(move |storage| storage.put_member_now(&name, &record))
+            .await
+    }
+
+    async fn members(&self) -> Result<Vec<(MemberName, Vec<u8>)>, StorageError> {
+        self.blocking(Self::members_now).await
     }
 
     async fn changed(&self) {
@@ -226,8 +282,8 @@ fn lock(path: &Path) -> Result<File, StorageError> {
     }
 }
 
-/// Opens the lock's file, or makes it. A command run by root makes one that the plugin can open.
-fn open_lock(path: &Path) -> io::Result<File> {
+/// Opens the file of a lock, or makes it. A command run by root makes one that the plugin can open.
+pub fn open_lock(path: &Path) -> io::Result<File> {
     let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     match rustix::fs::open(path, flags | OFlags::CREATE | OFlags::EXCL, PRIVATE) {
         Ok(made) => {

@@ -1,6 +1,7 @@
 //! A storage in memory, for tests and benches: it keeps the contract and nothing else.
 
-use std::sync::Mutex;
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use sha2::{Digest, Sha256};
@@ -10,27 +11,27 @@ use super::Storage;
 use crate::document::Document;
 use crate::error::StorageError;
 use crate::header::{DocumentHash, Hex};
+use crate::member::MemberName;
 
 /// A keyring that lives as long as the process.
 #[derive(Debug, Default)]
 pub struct MemoryStorage {
     bytes: Mutex<Option<Vec<u8>>>,
+    members: Mutex<BTreeMap<MemberName, Vec<u8>>>,
     changed: Notify,
 }
 
 impl MemoryStorage {
     /// Puts any bytes there, as another tool or a fault would.
     pub fn put(&self, bytes: Option<Vec<u8>>) {
-        *self.lock() = bytes;
+        *lock(&self.bytes) = bytes;
         self.changed.notify_one();
     }
+}
 
-    /// A mutex that a panicking test poisoned still holds whole bytes.
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Vec<u8>>> {
-        self.bytes
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
+/// A mutex that a panicking test poisoned still holds whole bytes.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[async_trait]
@@ -40,7 +41,7 @@ impl Storage for MemoryStorage {
     }
 
     async fn load(&self) -> Result<Vec<u8>, StorageError> {
-        self.lock()
+        lock(&self.bytes)
             .clone()
             .ok_or_else(|| StorageError::Missing(self.place()))
     }
@@ -50,7 +51,7 @@ impl Storage for MemoryStorage {
         new: &Document,
         expected: Option<DocumentHash>,
     ) -> Result<(), StorageError> {
-        let mut bytes = self.lock();
+        let mut bytes = lock(&self.bytes);
         let found = bytes
             .as_ref()
             .map(|bytes| Hex(Sha256::digest(bytes).into()));
@@ -60,6 +61,19 @@ impl Storage for MemoryStorage {
         *bytes = Some(new.as_bytes().to_vec());
         self.changed.notify_one();
         Ok(())
+    }
+
+    async fn put_member(&self, name: &MemberName, record: &[u8]) -> Result<(), StorageError> {
+        lock(&self.members).insert(name.clone(), record.to_vec());
+        Ok(())
+    }
+
+    async fn members(&self) -> Result<Vec<(MemberName, Vec<u8>)>, StorageError> {
+        let members = lock(&self.members);
+        Ok(members
+            .iter()
+            .map(|(name, record)| (name.clone(), record.clone()))
+            .collect())
     }
 
     async fn changed(&self) {

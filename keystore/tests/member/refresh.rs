@@ -9,6 +9,7 @@ use claviger_keystore::Keystore;
 use claviger_keystore::document::Document;
 use claviger_keystore::error::StorageError;
 use claviger_keystore::header::DocumentHash;
+use claviger_keystore::member::MemberName;
 use claviger_keystore::snapshot::Refusal;
 use claviger_keystore::storage::Storage;
 use claviger_keystore::storage::memory::MemoryStorage;
@@ -42,6 +43,14 @@ impl Storage for Slow {
         expected: Option<DocumentHash>,
     ) -> Result<(), StorageError> {
         self.storage.commit(new, expected).await
+    }
+
+    async fn put_member(&self, name: &MemberName, record: &[u8]) -> Result<(), StorageError> {
+        self.storage.put_member(name, record).await
+    }
+
+    async fn members(&self) -> Result<Vec<(MemberName, Vec<u8>)>, StorageError> {
+        self.storage.members().await
     }
 
     async fn changed(&self) {
