@@ -1,5 +1,16 @@
 //! A configuration is accepted whole, or refused with every fault and its place.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests fail as tests do"
+)]
+
+#[path = "config/editors.rs"]
+mod editors;
+#[path = "common/schema.rs"]
+mod schema;
+
 use std::net::SocketAddr;
 use std::path::Path;
 
@@ -65,25 +76,30 @@ fn the_commented_example_is_the_smallest_configuration() {
     assert_eq!(example, smallest());
 }
 
+/// The example with all that it comments out.
+fn uncommented(example: &str) -> String {
+    let lines = example.lines().map(|line| match commented_out(line) {
+        Some(rest) => format!("{}{rest}", &line[..line.len() - line.trim_start().len()]),
+        None => line.to_owned(),
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
 /// The setting that a line of the example comments out; prose is none.
 fn commented_out(line: &str) -> Option<&str> {
     let rest = line.trim_start().strip_prefix("# ")?;
     let first = rest.trim_start_matches([' ', '-']).split(' ').next()?;
-    let is_setting = first.ends_with(':') && !rest.contains('`') && !rest.contains("credential");
+    let is_setting = first.ends_with(':')
+        && !["`", "credential", "$schema"]
+            .iter()
+            .any(|word| rest.contains(word));
     is_setting.then_some(rest)
 }
 
 #[test]
 fn what_the_example_comments_out_is_accepted_too() {
     let example = std::fs::read_to_string("deploy/config.yaml").unwrap();
-    let uncommented: Vec<String> = example
-        .lines()
-        .map(|line| match commented_out(line) {
-            Some(rest) => format!("{}{rest}", &line[..line.len() - line.trim_start().len()]),
-            None => line.to_owned(),
-        })
-        .collect();
-    let config = config::parse(&uncommented.join("\n")).unwrap();
+    let config = config::parse(&uncommented(&example)).unwrap();
     assert_eq!(config.member.as_deref(), Some("cp1"));
     assert_eq!(config.server.group.as_deref(), Some("claviger"));
     assert_eq!(

@@ -35,6 +35,22 @@ impl<T> At<T> {
     }
 }
 
+/// In a schema, a value's place is not seen.
+#[cfg(test)]
+impl<T: schemars::JsonSchema> schemars::JsonSchema for At<T> {
+    fn inline_schema() -> bool {
+        T::inline_schema()
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        T::schema_name()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        T::json_schema(generator)
+    }
+}
+
 /// Reads a struct from a tree, with every fault that was found on the way.
 pub(crate) fn read<T: DeserializeOwned>(node: &Node) -> (At<T>, Vec<Fault>) {
     let faults = RefCell::new(Vec::new());

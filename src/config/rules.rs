@@ -14,8 +14,8 @@ use super::{
     ServerConfig, SocketAddress, StatusVersion, TlsConfig, roots,
 };
 
-const API_VERSION: &str = "claviger.io/v1alpha1";
-const KIND: &str = "ClavigerConfiguration";
+pub(super) const API_VERSION: &str = "claviger.io/v1alpha1";
+pub(crate) const KIND: &str = "ClavigerConfiguration";
 
 /// The checked configuration; what it is worth if `faults` is not empty is undefined.
 pub(super) fn config(top: &At<RawConfig>, faults: &mut Vec<Fault>) -> Option<Config> {
