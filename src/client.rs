@@ -1,10 +1,9 @@
 //! A KMS v2 client over a unix socket that behaves as kube-apiserver's: authority `localhost`, one
 //! connection for all calls, a time limit for each call that includes connecting.
 
-use std::fmt;
+mod endpoint;
+
 use std::io;
-use std::path::PathBuf;
-use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,11 +13,12 @@ use claviger_proto::v2::{
     DecryptRequest, DecryptResponse, EncryptRequest, EncryptResponse, StatusRequest, StatusResponse,
 };
 use hyper_util::rt::TokioIo;
-use percent_encoding::percent_decode_str;
 use tokio::net::UnixStream;
 use tokio::time::Instant;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status};
+
+pub use endpoint::{Endpoint, EndpointError, SocketUrl};
 
 /// How long kube-apiserver waits for each answer unless its configuration says otherwise.
 pub const TIMEOUT: Duration = Duration::from_secs(3);
@@ -26,105 +26,12 @@ pub const TIMEOUT: Duration = Duration::from_secs(3);
 /// Between two attempts to connect while a call waits. grpc-go backs off from 1 s to 120 s.
 const REDIAL: Duration = Duration::from_millis(50);
 
-/// Where a plugin listens.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Endpoint {
-    /// A socket file.
-    Path(PathBuf),
-    /// A name in the abstract namespace of this network namespace, without its `@`.
-    Abstract(String),
-}
-
-/// Why a text names no socket.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum EndpointError {
-    /// Nothing was given.
-    #[error("it is empty")]
-    Empty,
-    /// kube-apiserver speaks to unix sockets only.
-    #[error("kube-apiserver refuses the scheme {0:?}: it wants unix:///PATH")]
-    Scheme(String),
-    /// Only the URL's path counts, and there is none.
-    #[error("it has no path: kube-apiserver wants unix:///PATH, with three slashes")]
-    NoPath,
-    /// A `%` that is not followed by two hexadecimal digits, or bytes that are not UTF-8.
-    #[error("its %-escapes are wrong")]
-    Escape,
-}
-
-impl FromStr for Endpoint {
-    type Err = EndpointError;
-
-    /// Reads a path, `@name`, or the URL of an EncryptionConfiguration as `ParseEndpoint` of
-    /// k8s.io/kms does: scheme `unix`, and of the rest only the path, where `/@name` is abstract.
-    fn from_str(text: &str) -> Result<Self, EndpointError> {
-        match text.split_once(':') {
-            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("unix") => Self::from_url(rest),
-            Some((scheme, rest)) if rest.starts_with("//") => {
-                Err(EndpointError::Scheme(scheme.to_owned()))
-            }
-            _ => Self::from_name(text),
-        }
-    }
-}
-
 impl Endpoint {
-    fn from_url(rest: &str) -> Result<Self, EndpointError> {
-        let rest = rest.split(['?', '#']).next().unwrap_or_default();
-        let path = match rest.strip_prefix("//") {
-            Some(host_and_path) => host_and_path.find('/').map(|at| &host_and_path[at..]),
-            None => rest.starts_with('/').then_some(rest),
-        };
-        let path = unescape(path.ok_or(EndpointError::NoPath)?)?;
-        match path.strip_prefix("/@") {
-            Some(name) => Self::from_abstract(name),
-            None => Self::from_name(&path),
-        }
-    }
-
-    fn from_name(name: &str) -> Result<Self, EndpointError> {
-        match name.strip_prefix('@') {
-            Some(name) => Self::from_abstract(name),
-            None if name.is_empty() => Err(EndpointError::Empty),
-            None => Ok(Self::Path(PathBuf::from(name))),
-        }
-    }
-
-    fn from_abstract(name: &str) -> Result<Self, EndpointError> {
-        if name.is_empty() {
-            return Err(EndpointError::Empty);
-        }
-        Ok(Self::Abstract(name.to_owned()))
-    }
-
     async fn dial(&self) -> io::Result<UnixStream> {
         match self {
             Self::Path(path) => UnixStream::connect(path).await,
             Self::Abstract(name) => UnixStream::connect(format!("\0{name}")).await,
         }
-    }
-}
-
-impl fmt::Display for Endpoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Path(path) => write!(f, "{}", path.display()),
-            Self::Abstract(name) => write!(f, "@{name}"),
-        }
-    }
-}
-
-/// Decodes `%41`, and refuses what Go's `net/url` refuses.
-fn unescape(text: &str) -> Result<String, EndpointError> {
-    let well_formed = text.split('%').skip(1).all(|after| {
-        after.len() >= 2 && after.bytes().take(2).all(|digit| digit.is_ascii_hexdigit())
-    });
-    if !well_formed {
-        return Err(EndpointError::Escape);
-    }
-    match percent_decode_str(text).decode_utf8() {
-        Ok(decoded) => Ok(decoded.into_owned()),
-        Err(_) => Err(EndpointError::Escape),
     }
 }
 
@@ -263,47 +170,6 @@ async fn dial_until_somebody_listens(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn path(text: &str) -> Result<Endpoint, EndpointError> {
-        Ok(Endpoint::Path(PathBuf::from(text)))
-    }
-
-    fn name(text: &str) -> Result<Endpoint, EndpointError> {
-        Ok(Endpoint::Abstract(text.to_owned()))
-    }
-
-    #[test]
-    fn endpoints_are_read_as_kube_apiserver_reads_them() {
-        let scheme = |s: &str| Err(EndpointError::Scheme(s.to_owned()));
-        for (text, wanted) in [
-            ("/run/kms.sock", path("/run/kms.sock")),
-            ("kms.sock", path("kms.sock")),
-            ("./odd:name", path("./odd:name")),
-            ("@kms", name("kms")),
-            ("unix:///run/kms.sock", path("/run/kms.sock")),
-            ("UNIX:///run/kms.sock", path("/run/kms.sock")),
-            ("unix:/run/kms.sock", path("/run/kms.sock")),
-            ("unix://host/run/kms.sock", path("/run/kms.sock")),
-            ("unix:///run/kms.sock?a=b#c", path("/run/kms.sock")),
-            ("unix:///run/a%20b.sock", path("/run/a b.sock")),
-            ("unix:///@kms", name("kms")),
-            ("unix:///%40kms", name("kms")),
-            ("unix:///@kms/a", name("kms/a")),
-            ("unix://run", Err(EndpointError::NoPath)),
-            ("unix:run/kms.sock", Err(EndpointError::NoPath)),
-            ("unix:", Err(EndpointError::NoPath)),
-            ("unix:///%4", Err(EndpointError::Escape)),
-            ("unix:///%zz", Err(EndpointError::Escape)),
-            ("unix:///%ff", Err(EndpointError::Escape)),
-            ("unix:///@", Err(EndpointError::Empty)),
-            ("@", Err(EndpointError::Empty)),
-            ("", Err(EndpointError::Empty)),
-            ("http://localhost/run", scheme("http")),
-            ("tcp://127.0.0.1:1", scheme("tcp")),
-        ] {
-            assert_eq!(text.parse::<Endpoint>(), wanted, "{text}");
-        }
-    }
 
     #[tokio::test]
     async fn connecting_to_nobody_fails_at_once() {

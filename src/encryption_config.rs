@@ -15,9 +15,9 @@ use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
-pub use go::Endpoint;
 pub use phase::{Finding, Level, Phase, judge};
 
+use crate::client::SocketUrl;
 use crate::config::{Fault, ReadError, SocketAddress, fields, read_text, yaml};
 
 /// The longest file that is read, in bytes.
@@ -84,7 +84,7 @@ pub struct Kms {
     /// Its name, which stands in the prefix of every object it encrypts.
     pub name: String,
     /// Its socket.
-    pub endpoint: Endpoint,
+    pub endpoint: SocketUrl,
     /// How long each call may take.
     pub timeout: Duration,
 }
@@ -140,18 +140,19 @@ impl Provider {
     }
 }
 
-impl Endpoint {
+impl Kms {
     /// Whether kube-apiserver reaches this socket by it.
     pub fn reaches(&self, socket: &SocketAddress) -> bool {
+        let dialled = &self.endpoint.address;
         match socket {
-            SocketAddress::Abstract(name) => self.address.strip_prefix('@') == Some(name),
+            SocketAddress::Abstract(name) => dialled.as_os_str() == &*format!("@{name}"),
             SocketAddress::Path(path) => {
                 // /var/run is a link to /run wherever Kubernetes runs.
                 let canonical = |path: &Path| match path.strip_prefix("/var/run") {
                     Ok(rest) => Path::new("/run").join(rest),
                     Err(_) => path.to_owned(),
                 };
-                canonical(Path::new(&self.address)) == canonical(path)
+                canonical(dialled) == canonical(path)
             }
         }
     }

@@ -9,7 +9,7 @@ use super::{Block, EncryptionConfiguration, Kms, KmsVersion};
 pub(super) fn kms_findings(line: u64, kms: &Kms, ours: &Ours<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
     let name = &kms.name;
-    let dialled = &kms.endpoint.address;
+    let dialled = kms.endpoint.address.display();
     if kms.version == KmsVersion::V1 {
         let ours = ours.socket.is_some() && ours.is(kms);
         let (level, text) = match ours {
@@ -32,7 +32,7 @@ pub(super) fn kms_findings(line: u64, kms: &Kms, ours: &Ours<'_>) -> Vec<Finding
         );
         findings.push(Finding::new(Level::Warn, line, text).next("leave the timeout at 3s"));
     }
-    if !kms.endpoint.host.is_empty() || dialled.is_empty() {
+    if !kms.endpoint.host.is_empty() || kms.endpoint.address.as_os_str().is_empty() {
         let text =
             format!("kms {name}: kube-apiserver would dial `{dialled}`: only the path counts");
         findings.push(

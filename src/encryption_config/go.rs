@@ -1,8 +1,6 @@
-//! Texts that kube-apiserver reads with Go's standard library: durations and URLs.
+//! Texts that kube-apiserver reads with Go's standard library: durations.
 
 use std::time::Duration;
-
-use percent_encoding::percent_decode_str;
 
 /// Reads what Go's `time.ParseDuration` reads: `3s`, `1m30s`, `.5s`, `0`. None for anything else,
 /// and for what is negative or longer than Go can count (292 years).
@@ -66,54 +64,6 @@ fn nanoseconds(whole: &str, fraction: &str, unit: &str) -> Option<u128> {
         .checked_add(fraction * unit / scale)
 }
 
-/// What of an endpoint's URL counts.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Endpoint {
-    /// What is dialled: a path, or `@` and the name of an abstract socket.
-    pub address: String,
-    /// What stands between `//` and the path; it is ignored, so it should be empty.
-    pub host: String,
-}
-
-/// Reads an endpoint as Go's `url.Parse` and `ParseEndpoint` of `k8s.io/kms` do.
-///
-/// # Errors
-/// One sentence.
-pub(super) fn endpoint(text: &str) -> Result<Endpoint, String> {
-    if text.chars().any(char::is_control) {
-        return Err("a URL has no control characters".to_owned());
-    }
-    let text = text.split('#').next().unwrap_or_default();
-    let (scheme, rest) = text.split_once(':').unwrap_or_default();
-    if !scheme.eq_ignore_ascii_case("unix") {
-        return Err("must be unix:///PATH; kube-apiserver knows no other scheme".to_owned());
-    }
-    let rest = rest.split('?').next().unwrap_or_default();
-    let (host, path) = match rest.strip_prefix("//") {
-        Some(rest) => rest.split_at(rest.find('/').unwrap_or(rest.len())),
-        // Without a slash it is what Go calls opaque: a URL with no path at all.
-        None if rest.starts_with('/') => ("", rest),
-        None => ("", ""),
-    };
-    let path = unescaped(path).ok_or("its %-escapes are wrong")?;
-    let address = match path.strip_prefix('/') {
-        Some(name) if name.starts_with('@') => name.to_owned(),
-        _ => path,
-    };
-    Ok(Endpoint {
-        address,
-        host: host.to_owned(),
-    })
-}
-
-fn unescaped(path: &str) -> Option<String> {
-    let is_escape = |after: &str| {
-        after.len() >= 2 && after.bytes().take(2).all(|digit| digit.is_ascii_hexdigit())
-    };
-    let well_formed = path.split('%').skip(1).all(is_escape);
-    well_formed.then(|| percent_decode_str(path).decode_utf8_lossy().into_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -155,41 +105,10 @@ mod tests {
         }
     }
 
-    #[test]
-    fn endpoints_as_kube_apiserver_dials_them() {
-        for (text, address, host) in [
-            ("unix:///run/kms.sock", "/run/kms.sock", ""),
-            ("UNIX:/run/kms.sock", "/run/kms.sock", ""),
-            ("unix:///@claviger", "@claviger", ""),
-            ("unix:///run/a%20b?x#y", "/run/a b", ""),
-            ("unix://run/kms.sock", "/kms.sock", "run"),
-            ("unix://@claviger", "", "@claviger"),
-            ("unix:kms.sock", "", ""),
-        ] {
-            let read = endpoint(text).unwrap();
-            assert_eq!(
-                (read.address.as_str(), read.host.as_str()),
-                (address, host),
-                "{text}"
-            );
-        }
-        for text in [
-            "",
-            "/run/kms.sock",
-            "http:///run",
-            "unix",
-            "unix:///%zz",
-            "unix:///a\n",
-        ] {
-            assert!(endpoint(text).is_err(), "{text}");
-        }
-    }
-
     proptest! {
         #[test]
         fn no_text_makes_them_panic(text in any::<String>(), more in "[0-9.hmsnµu+-]{0,40}") {
-            let _ = (duration(&text), duration(&more), endpoint(&text));
-            let _ = endpoint(&format!("unix:{text}"));
+            let _ = (duration(&text), duration(&more));
         }
 
         #[test]

@@ -147,7 +147,7 @@ impl<'a> Ours<'a> {
 
     pub(super) fn is(&self, kms: &Kms) -> bool {
         match self.socket {
-            Some(socket) => kms.endpoint.reaches(socket),
+            Some(socket) => kms.reaches(socket),
             None => kms.version == KmsVersion::V2 && (!self.named || kms.name == USUAL_NAME),
         }
     }

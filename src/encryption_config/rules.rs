@@ -6,9 +6,10 @@ use std::time::Duration;
 use data_encoding::BASE64_MIME_PERMISSIVE;
 use zeroize::Zeroizing;
 
-use super::go::{self, Endpoint};
+use super::go;
 use super::raw::{RawBlock, RawConfiguration, RawKey, RawKeys, RawKms, RawProvider};
 use super::{Block, EncryptionConfiguration, Kms, KmsVersion, Provider, ProviderKind, Resource};
+use crate::client::{EndpointError, SocketUrl};
 use crate::config::Fault;
 use crate::config::fault::shown;
 use crate::config::fields::{At, Field};
@@ -231,9 +232,9 @@ fn kms(at: &At<RawKms>, names: &mut BTreeSet<String>, faults: &mut Vec<Fault>) -
         }
     });
     names.extend(name.clone());
-    let endpoint: Option<Endpoint> = required(&raw.endpoint, "endpoint", at, faults, |text| {
+    let endpoint: Option<SocketUrl> = required(&raw.endpoint, "endpoint", at, faults, |text| {
         not_empty(text)?;
-        go::endpoint(text)
+        text.parse().map_err(|e: EndpointError| e.to_string())
     });
     let timeout = checked(&raw.timeout, faults, |text| {
         go::duration(text)

@@ -182,7 +182,6 @@ fn var_run_is_run_and_abstract_names_are_compared() {
         configuration.blocks[0].providers[0]
             .kms()
             .unwrap()
-            .endpoint
             .reaches(socket)
     };
     assert!(reaches("unix:///var/run/claviger/kms.sock", &socket()));
