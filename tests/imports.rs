@@ -24,7 +24,8 @@ const PROGRAM: &[&[&str]] = &[
     ],
     &["audit", "convergence", "metrics_server"],
     &["service"],
-    &["keeper", "server"],
+    &["keeper", "member_lock", "server"],
+    &["rotator"],
     &["app"],
     &["cli"],
 ];
@@ -40,7 +41,7 @@ const KEYSTORE: &[&[&str]] = &[
     &["document", "durable"],
     &["mark", "member"],
     &["successor"],
-    &["root", "storage"],
+    &["root", "rotation", "storage"],
     &["snapshot"],
     &["store"],
     &["testing"],

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize, de, ser};
 
 use crate::error::{DocumentError, Error};
-use crate::key::KeyInfo;
+use crate::key::{KeyId, KeyInfo, KeyState};
 pub use crate::limits::MAX_KEYS;
 use crate::secret::random_bytes;
 
@@ -293,6 +293,26 @@ pub struct Kdf {
 }
 
 impl Header {
+    /// The primary key's id, if there is one.
+    pub fn primary(&self) -> Option<KeyId> {
+        self.in_state(KeyState::Primary)
+    }
+
+    /// The staged key's id, if a rotation is under way.
+    pub fn staged(&self) -> Option<KeyId> {
+        self.in_state(KeyState::Staged)
+    }
+
+    /// What it says of one key.
+    pub fn key(&self, id: &KeyId) -> Option<&KeyInfo> {
+        self.keys.iter().find(|key| key.id == *id)
+    }
+
+    fn in_state(&self, state: KeyState) -> Option<KeyId> {
+        let key = self.keys.iter().find(|key| key.state == state)?;
+        Some(key.id)
+    }
+
     /// Reads the document's first line, which must be byte for byte what [`Header::to_line`] writes.
     pub(crate) fn from_line(line: &[u8]) -> Result<Self, DocumentError> {
         #[derive(Deserialize)]
@@ -383,7 +403,7 @@ impl Header {
         let primaries = self
             .keys
             .iter()
-            .filter(|key| key.state == crate::key::KeyState::Primary)
+            .filter(|key| key.state == KeyState::Primary)
             .count();
         if primaries > 1 {
             Err(DocumentError::TwoPrimaries)

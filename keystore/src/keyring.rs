@@ -78,17 +78,17 @@ impl Keyring {
 
     /// The primary key's id, if there is one.
     pub fn primary(&self) -> Option<KeyId> {
-        self.in_state(KeyState::Primary)
+        self.header.primary()
     }
 
     /// The staged key's id, if a rotation is under way.
     pub fn staged(&self) -> Option<KeyId> {
-        self.in_state(KeyState::Staged)
+        self.header.staged()
     }
 
     /// What the header says of one key.
     pub fn key(&self, id: &KeyId) -> Option<&KeyInfo> {
-        self.header.keys.iter().find(|key| key.id == *id)
+        self.header.key(id)
     }
 
     /// The bytes of one key, unless it is destroyed.
@@ -187,14 +187,6 @@ impl Keyring {
         }
         key.enter(to, whole_second(now));
         Ok(next)
-    }
-
-    fn in_state(&self, state: KeyState) -> Option<KeyId> {
-        self.header
-            .keys
-            .iter()
-            .find(|key| key.state == state)
-            .map(|key| key.id)
     }
 }
 

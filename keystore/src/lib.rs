@@ -24,6 +24,7 @@
 //! - [`durable`]: replacing a file so that a crash leaves one whole
 //! - [`mark`], [`successor`]: what was seen, and what may follow it
 //! - [`member`]: what one running plugin tells the others
+//! - [`rotation`]: what happens next, and what may; pure
 //! - [`storage`]: where documents lie; [`root`]: what wraps the keyring key
 //! - [`snapshot`]: what a request sees
 //! - [`store`]: the [`Keystore`], which joins them
@@ -48,6 +49,7 @@ mod limits;
 pub mod mark;
 pub mod member;
 pub mod root;
+pub mod rotation;
 pub mod secret;
 pub mod snapshot;
 pub mod storage;

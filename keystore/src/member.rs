@@ -214,6 +214,14 @@ impl Member {
         }
     }
 
+    /// The record, however old it is.
+    pub fn record(&self) -> Option<&MemberRecord> {
+        match &self.found {
+            Found::Record(record) => Some(record),
+            _ => None,
+        }
+    }
+
     /// Whether it was removed by name.
     pub fn is_removed(&self) -> bool {
         matches!(self.found, Found::Removed(_))
