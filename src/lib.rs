@@ -14,6 +14,7 @@ pub mod hygiene;
 pub mod keeper;
 pub mod metrics;
 pub mod metrics_server;
+pub mod migrate;
 pub mod notes;
 pub mod observer;
 pub mod probe;

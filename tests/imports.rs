@@ -23,7 +23,7 @@ const PROGRAM: &[&[&str]] = &[
         "telemetry",
     ],
     &["audit", "convergence", "metrics_server"],
-    &["service"],
+    &["migrate", "service"],
     &["keeper", "member_lock", "server"],
     &["rotator"],
     &["app"],
