@@ -118,7 +118,7 @@ where
 {
     let number = peer.caller().connection.number;
     let answers = service_fn(move |request| guard.call(request));
-    let calls = Calls::default();
+    let calls = Calls::new(limits.stream);
     let http2 = http2(&limits, calls.clone());
     let mut connection = pin!(http2.serve_connection(TokioIo::new(peer), answers));
     let ended = tokio::select! {

@@ -12,6 +12,9 @@ pub struct Limits {
     /// From a call's headers to its answer, the arrival of its body included. Below the 3 s that
     /// kube-apiserver waits by default, so that it learns our reason.
     pub call: Duration,
+    /// From a call's headers until its answer is taken: a peer may give no window for it. Above
+    /// [`Limits::call`], so that there is an answer.
+    pub stream: Duration,
     /// Calls at a time on one connection; more are answered RESOURCE_EXHAUSTED. As many as there
     /// may be streams, so that a client that keeps to HTTP/2 waits rather than being refused: a
     /// starting apiserver decrypts for all its lists at once.
@@ -43,6 +46,7 @@ impl Default for Limits {
             connections: 32,
             preface: Duration::from_secs(5),
             call: Duration::from_millis(2500),
+            stream: Duration::from_secs(5),
             calls_per_connection: 128,
             streams_per_connection: 128,
             header_list: 8 * 1024,

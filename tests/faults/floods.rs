@@ -210,6 +210,34 @@ async fn row_46_a_client_that_gives_no_window_holds_up_nobody_else() {
 }
 
 #[tokio::test]
+async fn row_46_an_answer_that_nobody_takes_is_dropped_at_the_deadline() {
+    let plugin = Plugin::start_with(Setup::limits(|limits| limits.stream = FAIR)).await;
+    let mut stream = greet(&plugin).await;
+    stream.write_all(&setting(4, 0)).await.unwrap();
+    let goaway = open_streams(&mut stream, 3, Some(&seed())).await;
+    assert!(goaway.is_none(), "{goaway:?}");
+    let mut reset = Vec::new();
+    while reset.len() < 3 {
+        let frame = next_frame(&mut stream).await.expect("the connection stays");
+        assert_ne!(frame.kind, DATA, "there is no window for it");
+        if frame.kind == RST_STREAM {
+            reset.push((frame.stream, frame.payload));
+        }
+    }
+    reset.sort();
+    let cancel = 8u32.to_be_bytes().to_vec();
+    assert_eq!(reset, [1, 3, 5].map(|stream| (stream, cancel.clone())));
+    // The connection is as good as before.
+    stream.write_all(&setting(4, 65_535)).await.unwrap();
+    stream.write_all(&begin_call(7, ENCRYPT)).await.unwrap();
+    let body = frame(DATA, END_STREAM, 7, &seed());
+    stream.write_all(&body).await.unwrap();
+    while next_frame(&mut stream).await.unwrap().kind != DATA {}
+    drop(stream);
+    plugin.ends_unharmed().await;
+}
+
+#[tokio::test]
 async fn row_46_answers_that_wait_for_a_window_are_bounded() {
     let plugin = Plugin::start().await;
     let mut stream = greet(&plugin).await;
