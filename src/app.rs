@@ -1,8 +1,11 @@
 //! The composition root: the one file that turns a configuration into concrete storages and roots.
 
+use std::path::Path;
+
 use claviger_keystore::Keystore;
-use claviger_keystore::error::StorageError;
+use claviger_keystore::error::{MemberError, StorageError};
 use claviger_keystore::mark::MarkFile;
+use claviger_keystore::member::MemberName;
 use claviger_keystore::root::Root;
 use claviger_keystore::root::key_file::{KeyFile, KeyFileConfig};
 use claviger_keystore::root::recovery::Recovery;
@@ -41,6 +44,20 @@ pub fn root(config: &RootConfig) -> Box<dyn Root> {
 /// The roots of the configuration, in its order.
 pub fn roots(config: &Config) -> Vec<Box<dyn Root>> {
     config.roots.iter().map(root).collect()
+}
+
+/// Where the keyring's file lies.
+pub fn keyring_path(config: &Config) -> &Path {
+    let StorageConfig::File { path } = &config.storage;
+    path
+}
+
+/// This member's name.
+///
+/// # Errors
+/// Where the host's name, which it is by default, is no member's.
+pub fn member_name(config: &Config) -> Result<MemberName, MemberError> {
+    config.member_name().parse()
 }
 
 /// The mark of this member.

@@ -3,9 +3,12 @@
 pub mod check;
 pub mod failure;
 mod init;
+mod keyring;
 pub mod output;
+mod policy;
 pub mod print;
 pub mod probe;
+mod rotate;
 #[cfg(test)]
 mod schema;
 mod serve;
@@ -50,6 +53,11 @@ enum Command {
     Serve(serve::ServeArgs),
     /// How the keyring and the plugin on this node are; exit 0 only if all is well
     Status(status::StatusArgs),
+    /// Make another key the primary one, seamlessly
+    Rotate(rotate::RotateArgs),
+    /// What must be the same on every node: how often keys rotate, how long they are kept
+    #[command(subcommand)]
+    Policy(policy::PolicyCommand),
     /// Hold the configuration, the host, or an EncryptionConfiguration against what they should be
     Check(check::CheckArgs),
     /// Drive any KMS v2 plugin exactly as kube-apiserver would
@@ -94,6 +102,8 @@ fn run(cli: &Cli, output: &Output) -> Result<Exit, Failure> {
             None => serve::run(&config()?),
         },
         Command::Status(args) => wait(status::run(&config()?, args, output)),
+        Command::Rotate(args) => wait(rotate::run(&config()?, args, output)),
+        Command::Policy(command) => wait(policy::run(&config()?, command, output)),
         Command::Check(args) => check::run(&cli.config, args, output),
         Command::Probe(args) => wait(probe::run(args, output)),
         Command::Print(args) => print::run(&cli.config, args, output),

@@ -11,9 +11,11 @@ use claviger_keystore::Keystore;
 use claviger_keystore::error::{Error, RootError};
 use claviger_keystore::header::Header;
 use claviger_keystore::key::{KeyId, KeyState};
+use claviger_keystore::member::{self, RootRecord};
 use claviger_keystore::snapshot::View;
 use claviger_keystore::store::{RootReport, Synced};
 use jiff::Timestamp;
+use tokio::sync::watch;
 use tokio::time::{Interval, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -40,6 +42,8 @@ pub struct Keeper {
     /// The keys as they were last seen.
     keys: HashMap<KeyId, KeyState>,
     roots: HashMap<String, Option<Timestamp>>,
+    /// How they are, for this member's record.
+    root_records: watch::Sender<Vec<RootRecord>>,
 }
 
 impl Keeper {
@@ -54,7 +58,13 @@ impl Keeper {
             revision: None,
             keys: HashMap::new(),
             roots: HashMap::new(),
+            root_records: watch::Sender::default(),
         }
+    }
+
+    /// How the roots are, since they were last asked.
+    pub fn roots(&self) -> watch::Receiver<Vec<RootRecord>> {
+        self.root_records.subscribe()
     }
 
     /// Cancelled as soon as the first attempt to open the keyring has ended, well or badly.
@@ -174,6 +184,8 @@ impl Keeper {
             .map(|report| self.root_facts(report, now))
             .collect();
         self.metrics.roots(&facts);
+        let records = reports.iter().zip(&facts).map(record);
+        self.root_records.send_replace(records.collect());
         self.metrics
             .recovery_tested(self.notes.read().recovery_tested);
     }
@@ -195,6 +207,24 @@ impl Keeper {
             state,
             last_success: *last_success,
         }
+    }
+}
+
+fn record((report, facts): (&RootReport, &RootFacts)) -> RootRecord {
+    let state = match &report.result {
+        Ok(()) => member::RootState::Fresh,
+        Err(Error::Root { source, .. }) => match source {
+            RootError::Denied(_) => member::RootState::Denied,
+            RootError::KeyState(_) => member::RootState::KeyState,
+            RootError::Unusable(_) => member::RootState::Unusable,
+            _ => member::RootState::Outage,
+        },
+        Err(_) => member::RootState::Outage,
+    };
+    RootRecord {
+        name: facts.name.clone(),
+        state,
+        last_success: facts.last_success,
     }
 }
 

@@ -12,6 +12,7 @@ pub mod convergence;
 pub mod encryption_config;
 pub mod hygiene;
 pub mod keeper;
+pub mod member_lock;
 pub mod metrics;
 pub mod metrics_server;
 pub mod migrate;
@@ -19,6 +20,7 @@ pub mod notes;
 pub mod observer;
 pub mod probe;
 pub mod publication;
+pub mod rotator;
 #[cfg(test)]
 mod schema;
 pub mod server;

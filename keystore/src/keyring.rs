@@ -150,6 +150,14 @@ impl Keyring {
         Ok(next)
     }
 
+    /// With this policy.
+    #[must_use]
+    pub fn with_policy(&self, policy: Policy) -> Self {
+        let mut next = self.clone();
+        next.header.policy = policy;
+        next
+    }
+
     /// With these slots and no others.
     pub fn with_slots(&self, slots: Vec<Slot>) -> Result<Self, ChangeError> {
         if slots.is_empty() {

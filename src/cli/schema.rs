@@ -20,6 +20,8 @@ const ANSWERS: &[fn() -> (&'static str, Schema)] = &[
     answer::<super::init::Initialized>,
     answer::<crate::probe::report::Report>,
     answer::<super::probe::Change<'static>>,
+    answer::<super::policy::PolicyAnswer>,
+    answer::<super::rotate::Rotated>,
     answer::<super::slot::Slots>,
     answer::<super::slot::Tested>,
     answer::<super::status::Status>,

@@ -1,6 +1,7 @@
 //! `claviger serve`: the plugin's life on one screen.
 
 pub(super) mod dev;
+mod threads;
 
 use std::io;
 use std::path::PathBuf;
@@ -22,10 +23,12 @@ use super::failure::{Exit, Failure};
 use super::output::Output;
 use crate::app;
 use crate::config::{Config, SocketAddress};
+use crate::convergence::Convergence;
 use crate::hygiene;
 use crate::keeper::Keeper;
 use crate::metrics::Metrics;
 use crate::metrics_server::{MetricsServer, Pages};
+use crate::rotator::{self, Rotator};
 use crate::server::socket::Socket;
 use crate::server::{self, Deps, Limits};
 use crate::service::{self, Clock, Kms};
@@ -99,11 +102,16 @@ impl Prepared {
         };
         hygiene::apply().map_err(|e| failed(&e))?;
         secret::check_random().map_err(|e| failed(&e))?;
+        threads::check().map_err(|e| {
+            let next = "raise TasksMax=, LimitNPROC= or MemoryMax=, or what your container has of them";
+            Failure::new(Exit::Fault, "starting the plugin's threads", e, next)
+        })?;
         let socket = Socket::open(&config.server).map_err(|e| failed(&e))?;
         let logs = telemetry::start(config.log).map_err(|e| failed(&e))?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .max_blocking_threads(4)
-            .thread_keep_alive(Duration::from_secs(1))
+            // A thread that reads files stays: to have none, where no other can be had, is a panic.
+            .thread_keep_alive(Duration::from_secs(365 * 24 * 3600))
             .enable_all()
             .build()
             .map_err(|e| failed(&e))?;
@@ -149,16 +157,21 @@ async fn serve(
             .map_err(|e| failed("starting the metrics server", &e))?;
     let keeper = Keeper::new(keystore.clone(), metrics.clone(), app::notes(config));
     let looked = keeper.looked();
+    let convergence = Arc::<Convergence>::default();
+    let rotator = Rotator::new(rotator::Deps {
+        keystore: keystore.clone(),
+        convergence: convergence.clone(),
+        roots: keeper.roots(),
+        name: app::member_name(config).map_err(|e| failed("naming this member", &e))?,
+        keyring: app::keyring_path(config).to_owned(),
+        clock: clock(),
+    });
     tasks.spawn(keeper.run(shutdown.child_token()));
+    tasks.spawn(rotator.run(shutdown.child_token()));
     tasks.spawn(watchdog(shutdown.child_token()));
 
-    let kms = Kms::new(
-        keystore,
-        config.server.status_version,
-        metrics.clone(),
-        Arc::default(),
-        clock(),
-    );
+    let (version, clock) = (config.server.status_version, clock());
+    let kms = Kms::new(keystore, version, metrics.clone(), convergence, clock);
     let deps = Deps {
         services: kms.into_services(),
         allowed_uids: config.server.allow_uids.clone(),

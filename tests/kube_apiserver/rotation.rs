@@ -1,18 +1,14 @@
 //! The key changes under a running cluster.
 
-use claviger::app;
-use claviger::config;
-use claviger_keystore::Keystore;
-use claviger_keystore::error::Error;
-use claviger_keystore::keyring::Keyring;
-use claviger_keystore::storage::file::Durability;
-use data_encoding::HEXLOWER;
-use jiff::Timestamp;
-use sha2::{Digest, Sha256};
 use std::path::Path;
-use tokio::runtime::Runtime;
+use std::thread;
+
+use claviger_keystore::member::MemberRecord;
+use data_encoding::HEXLOWER;
+use sha2::{Digest, Sha256};
 
 use crate::cluster::Kind;
+use crate::serve::answer;
 use crate::stand::Stand;
 use crate::web::wait_until;
 use crate::writers::Writers;
@@ -29,23 +25,32 @@ fn a_rotation_fails_no_write_and_what_the_old_key_wrapped_stays_readable() {
         .is(201);
     let old = stand.claviger.key("primary").unwrap();
     let writers = Writers::start(stand.apiserver.api());
-    let node = Node::open(stand.claviger.dir());
 
-    node.commit(|keyring| keyring.stage(Timestamp::now()));
+    answer(stand.claviger.dir(), &["rotate", "--stage-only"]);
     let new = wait_until("the plugin has the staged key", || {
         stand.claviger.key("staged")
     });
     writers.go_on(40);
     assert_eq!(stand.claviger.key("primary").as_ref(), Some(&old));
 
-    let id = new.parse().unwrap();
-    node.commit(|keyring| Ok(keyring.activate(&id, Timestamp::now())?));
-    wait_until("the apiserver has a seed that the new key wraps", || {
-        // Asked whether it is ready, an apiserver asks Status sooner than by itself.
-        stand.apiserver.answers("/readyz", 200);
-        (stand.claviger.served("Encrypt") == 2.0).then_some(())
+    // Asked whether it is ready, an apiserver asks Status sooner than by itself.
+    thread::scope(|scope| {
+        let rotated = scope.spawn(|| answer(stand.claviger.dir(), &["rotate", "--wait"]));
+        wait_until("every apiserver has moved on", || {
+            stand.apiserver.answers("/readyz", 200);
+            rotated.is_finished().then_some(())
+        });
+        let rotated = rotated.join().unwrap();
+        assert!(
+            rotated.contains(&format!("{} is primary", &new[3..11])),
+            "{rotated}"
+        );
     });
     writers.go_on(40);
+    let record = record(stand.claviger.dir());
+    let converged = record.converged.map(|converged| converged.id.to_string());
+    assert_eq!(converged.as_ref(), Some(&new));
+    assert!(record.connections.converged > 0, "{:?}", record.connections);
     let metrics = stand.apiserver.metrics();
     let total = "apiserver_envelope_encryption_key_id_hash_total";
     let to_storage = [
@@ -74,28 +79,10 @@ fn hash(key_id: &str) -> String {
     format!("sha256:{}", HEXLOWER.encode(&Sha256::digest(key_id)))
 }
 
-/// Somebody who changes the keyring of a node beside the running plugin.
-struct Node {
-    runtime: Runtime,
-    keystore: Keystore,
-}
-
-impl Node {
-    fn open(dir: &Path) -> Self {
-        let config = config::read(&dir.join("config.yaml")).unwrap();
-        let storage = app::storage(&config, Durability::Memory);
-        let keystore = Keystore::new(Box::new(storage), app::roots(&config), None);
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        runtime.block_on(keystore.sync(Timestamp::now())).unwrap();
-        Self { runtime, keystore }
-    }
-
-    fn commit(&self, change: impl FnOnce(&Keyring) -> Result<Keyring, Error>) {
-        self.runtime
-            .block_on(self.keystore.commit(Timestamp::now(), change))
-            .unwrap();
-    }
+/// What the one member says of itself, without its MAC.
+fn record(dir: &Path) -> MemberRecord {
+    let mut files = std::fs::read_dir(dir.join("members")).unwrap();
+    let text = std::fs::read_to_string(files.next().unwrap().unwrap().path()).unwrap();
+    let (record, _mac) = text.rsplit_once(",\"mac\":").unwrap();
+    serde_json::from_str(&format!("{record}}}")).unwrap()
 }
