@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -63,14 +64,27 @@ impl MetricsServer {
         pages: Pages,
         shutdown: CancellationToken,
     ) -> io::Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
         let (report, bound) = watch::channel(None);
-        let serve = async move { run(config, pages, report, shutdown).await };
+        let (built, outcome) = mpsc::channel();
+        // The thread makes its runtime itself: one that is dropped here, where there was no thread
+        // for it, would panic inside the plugin's own.
         let thread = thread::Builder::new()
             .name("metrics".into())
-            .spawn(move || runtime.block_on(serve))?;
+            .spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build();
+                match runtime {
+                    Ok(runtime) => {
+                        let _ = built.send(Ok(()));
+                        runtime.block_on(run(config, pages, report, shutdown));
+                    }
+                    Err(error) => {
+                        let _ = built.send(Err(error));
+                    }
+                }
+            })?;
+        outcome.recv().map_err(io::Error::other)??;
         Ok(Self { bound, thread })
     }
 
