@@ -39,7 +39,7 @@ const KEYSTORE: &[&[&str]] = &[
     &["envelope", "header"],
     &["keyring"],
     &["document", "durable"],
-    &["mark", "member"],
+    &["mark", "member", "proof"],
     &["successor"],
     &["root", "rotation", "storage"],
     &["snapshot"],

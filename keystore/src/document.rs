@@ -44,6 +44,11 @@ impl KeyringKey {
         self.0.derive("claviger/v1/member")
     }
 
+    /// What proves that its holder made another one.
+    pub(crate) fn rekeying_key(&self) -> Result<Secret, Error> {
+        self.0.derive("claviger/v1/keyring/rekey")
+    }
+
     fn sealing_key(&self) -> Result<Secret, Error> {
         self.0.derive("claviger/v1/keyring/seal")
     }

@@ -13,10 +13,15 @@ use std::ffi::OsString;
 use std::fs::{File, Metadata};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use rustix::fs::{AtFlags, Gid, Mode, OFlags, RenameFlags, Stat, Uid};
+use rustix::fs::{AtFlags, FlockOperation, Gid, Mode, OFlags, RenameFlags, Stat, Uid};
 
 use crate::error::StorageError;
+
+/// How long another process's commit is waited for, and how often it is looked for.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+const LOCK_RETRY: Duration = Duration::from_millis(5);
 
 /// Read and written by its owner alone.
 pub(crate) const PRIVATE: Mode = Mode::RUSR.union(Mode::WUSR);
@@ -182,6 +187,44 @@ impl Drop for Replacement<'_> {
             let _ = rustix::fs::unlink(&self.temp);
         }
     }
+}
+
+/// Taken for as long as the value lives. The file stays: removing it would let two in.
+///
+/// Who holds it is in a commit, which takes as long as a few fsyncs; so it is waited for. That it
+/// is held says nothing about who will have been first.
+pub(crate) fn lock(path: &Path) -> Result<File, StorageError> {
+    let file = open_lock(path).map_err(io_error("opening", path))?;
+    let begun = Instant::now();
+    loop {
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(file),
+            Err(rustix::io::Errno::WOULDBLOCK) if begun.elapsed() < LOCK_PATIENCE => {
+                std::thread::sleep(LOCK_RETRY);
+            }
+            Err(e) => return Err(io_error("locking", path)(e.into())),
+        }
+    }
+}
+
+/// Opens the file of a lock, or makes it. A command run by root makes one that the plugin can open.
+pub fn open_lock(path: &Path) -> io::Result<File> {
+    let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    match rustix::fs::open(path, flags | OFlags::CREATE | OFlags::EXCL, PRIVATE) {
+        Ok(made) => {
+            let file = File::from(made);
+            give_to_owner_of_folder(&file, path)?;
+            Ok(file)
+        }
+        Err(rustix::io::Errno::EXIST) => Ok(rustix::fs::open(path, flags, PRIVATE)?.into()),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Removes a file, durably.
+pub(crate) fn remove(path: &Path) -> Result<(), StorageError> {
+    std::fs::remove_file(path).map_err(io_error("removing", path))?;
+    sync_folder(path).map_err(io_error("syncing the folder of", path))
 }
 
 /// Makes the folder's entries durable.

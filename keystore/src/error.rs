@@ -50,6 +50,14 @@ pub enum Error {
         /// What every request that is refused meanwhile is told.
         std::sync::Arc<str>,
     ),
+    /// A slot whose root is not there, when all slots have to be wrapped anew.
+    #[error("slot {slot} cannot be wrapped anew: {}; bring its root or drop the slot", .tried.join("; "))]
+    SlotStays {
+        /// The slot's kind and name.
+        slot: String,
+        /// One sentence for each root that was tried.
+        tried: Vec<String>,
+    },
     /// No configured root opened any slot.
     #[error("no slot opens: {}", .0.join("; "))]
     NoSlotOpens(
@@ -188,6 +196,9 @@ pub enum ChangeError {
     /// The revision counter is at its end.
     #[error("the revision cannot grow any more")]
     RevisionExhausted,
+    /// There is no such slot.
+    #[error("the keyring has no slot {0}")]
+    UnknownSlot(String),
     /// The last slot cannot go.
     #[error("a keyring needs at least one slot")]
     NoSlot,

@@ -18,6 +18,11 @@ use crate::secret::random_bytes;
 /// The document format that is written, and the only one that is read.
 pub(crate) const FORMAT: u64 = 1;
 
+/// How many changes of the keyring key a header remembers.
+pub(crate) const MAX_PROOFS: usize = 16;
+/// How many merged documents a header names.
+pub(crate) const MAX_MERGED: usize = 16;
+
 /// `N` bytes that stand as lower-case hex in JSON and on screens.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Hex<const N: usize>(pub [u8; N]);
@@ -353,7 +358,7 @@ impl Header {
         if self.slots.is_empty() {
             return impossible("no slot");
         }
-        if self.rekey_proofs.len() > 16 || self.merged.len() > 16 {
+        if self.rekey_proofs.len() > MAX_PROOFS || self.merged.len() > MAX_MERGED {
             return impossible("more than 16 rekey proofs or merged documents");
         }
         if self.rekey_proofs.iter().any(|proof| proof.revision == 0)
@@ -361,8 +366,10 @@ impl Header {
         {
             return impossible("revision 0");
         }
-        if self.keys.len() > MAX_KEYS {
-            return Err(DocumentError::TooManyKeys(self.keys.len()));
+        let tombstones = |key: &&KeyInfo| key.state == KeyState::Destroyed;
+        let kept = self.keys.len() - self.keys.iter().filter(tombstones).count();
+        if kept > MAX_KEYS {
+            return Err(DocumentError::TooManyKeys(kept));
         }
         for slot in &self.slots {
             slot.check_kdf()?;

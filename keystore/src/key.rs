@@ -92,6 +92,17 @@ impl KeyInfo {
         }
     }
 
+    /// When it entered its state.
+    pub(crate) fn since(&self) -> Option<Timestamp> {
+        match self.state {
+            KeyState::Staged => Some(self.created),
+            KeyState::Primary => self.activated,
+            KeyState::Retired => self.retired,
+            KeyState::Disabled => self.disabled,
+            KeyState::Destroyed => self.destroyed,
+        }
+    }
+
     /// Enters `state` at `now`; the caller has checked that the change is legal.
     pub(crate) fn enter(&mut self, state: KeyState, now: Timestamp) {
         self.state = state;

@@ -11,7 +11,8 @@ use jiff::Timestamp;
 
 use crate::error::{ChangeError, DocumentError, Error};
 use crate::header::{
-    ClusterId, DocumentHash, FORMAT, Header, KeyringKeyId, MAX_KEYS, Policy, Slot,
+    ClusterId, DocumentHash, FORMAT, Header, KeyringKeyId, MAX_KEYS, MAX_PROOFS, Policy,
+    RekeyProof, Slot,
 };
 use crate::key::{Kek, KeyId, KeyInfo, KeyState};
 
@@ -106,7 +107,7 @@ impl Keyring {
         if let Some(staged) = self.staged() {
             return Err(ChangeError::AlreadyStaged(staged).into());
         }
-        if self.header.keys.len() >= MAX_KEYS {
+        if self.keks.len() >= MAX_KEYS {
             return Err(ChangeError::Full.into());
         }
         let kek = Kek::generate()?;
@@ -168,6 +169,14 @@ impl Keyring {
         Ok(next)
     }
 
+    /// With another keyring key, which these slots wrap, and the proof of it.
+    pub(crate) fn rekeyed(&self, slots: Vec<Slot>, proof: RekeyProof) -> Result<Self, ChangeError> {
+        let mut next = self.with_slots(slots)?;
+        next.header.keyring_key_id = proof.to;
+        keep_last(&mut next.header.rekey_proofs, proof, MAX_PROOFS);
+        Ok(next)
+    }
+
     /// As the successor of the document with this revision and hash.
     pub(crate) fn following(
         mut self,
@@ -204,6 +213,12 @@ impl fmt::Debug for Keyring {
             .field("header", &self.header)
             .finish_non_exhaustive()
     }
+}
+
+/// Adds to a list that remembers only the last few.
+pub(crate) fn keep_last<T>(list: &mut Vec<T>, item: T, most: usize) {
+    list.push(item);
+    list.drain(..list.len().saturating_sub(most));
 }
 
 /// The ids whose bytes the body holds, in its order.

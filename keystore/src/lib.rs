@@ -23,6 +23,7 @@
 //! - [`document`]: the keyring as two lines of text
 //! - [`durable`]: replacing a file so that a crash leaves one whole
 //! - [`mark`], [`successor`]: what was seen, and what may follow it
+//! - `proof`: that whoever held one keyring key made the next one
 //! - [`member`]: what one running plugin tells the others
 //! - [`rotation`]: what happens next, and what may; pure
 //! - [`storage`]: where documents lie; [`root`]: what wraps the keyring key
@@ -48,6 +49,7 @@ pub mod keyring;
 mod limits;
 pub mod mark;
 pub mod member;
+mod proof;
 pub mod root;
 pub mod rotation;
 pub mod secret;

@@ -18,12 +18,14 @@ use crate::key::{KeyId, KeyState};
 
 /// How many earlier documents a mark remembers.
 const HISTORY: usize = 64;
-/// No mark is longer: 1,000 keys of some 60 bytes, and the history.
+/// No mark is longer: some 2,000 keys, as many as a document holds, of 55 bytes, and the history.
 const MAX_LEN: u64 = 256 * 1024;
 
 /// What a member has seen.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+// Fields of a newer Claviger are passed over: one that was put back must not take the mark for broken
+// and refuse to write.
+#[serde(rename_all = "camelCase")]
 pub struct Mark {
     /// The cluster.
     pub cluster_id: ClusterId,
@@ -102,7 +104,17 @@ impl MarkFile {
         }
     }
 
+    /// Under a lock, and never an older one over a newer: a command commits while the plugin runs,
+    /// and both remember it here.
     pub(crate) fn write(&self, mark: &Mark) -> Result<(), Error> {
+        let lock = durable::beside(&self.path, "lock");
+        let _lock = durable::lock(&lock).map_err(|e| self.error(&e))?;
+        if let Ok(Some(there)) = self.read()
+            && there.cluster_id == mark.cluster_id
+            && there.revision > mark.revision
+        {
+            return Ok(());
+        }
         let mut bytes = serde_json::to_vec(mark).map_err(|e| self.error(&e))?;
         bytes.push(b'\n');
         durable::replace(&self.path, &bytes).map_err(|e| self.error(&e))

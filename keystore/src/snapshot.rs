@@ -12,7 +12,9 @@ use jiff::Timestamp;
 use zeroize::Zeroizing;
 
 use crate::envelope::{EnvelopeError, SeedKey};
+use crate::error::Error;
 use crate::key::{KeyId, KeyState};
+use crate::keyring::Keyring;
 
 /// Why a request is refused. Each variant is one reason in metrics and one gRPC code.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,6 +71,37 @@ pub(crate) struct SnapshotKey {
 }
 
 impl Snapshot {
+    /// A keyring, ready for requests.
+    pub(crate) fn new(
+        keyring: &Keyring,
+        decrypt_only: Option<Arc<str>>,
+        self_check_failed: Arc<AtomicBool>,
+    ) -> Result<Self, Error> {
+        let header = keyring.header();
+        let mut keys = BTreeMap::new();
+        for info in &header.keys {
+            let seed_key = match (info.state, keyring.kek(&info.id)) {
+                (KeyState::Staged | KeyState::Primary | KeyState::Retired, Some(kek)) => {
+                    Some(SeedKey::new(kek, &info.id, &header.cluster_id.0)?)
+                }
+                _ => None,
+            };
+            let key = SnapshotKey {
+                state: info.state,
+                since: info.since(),
+                seed_key,
+            };
+            keys.insert(info.id, key);
+        }
+        Ok(Self {
+            revision: header.revision,
+            primary: keyring.primary(),
+            keys,
+            decrypt_only,
+            self_check_failed,
+        })
+    }
+
     /// The revision of the document that this snapshot was made of.
     pub fn revision(&self) -> u64 {
         self.revision

@@ -10,6 +10,9 @@ use crate::error::StorageError;
 use crate::header::DocumentHash;
 use crate::member::MemberName;
 
+/// How many earlier documents are kept beside the keyring.
+const KEPT: usize = 10;
+
 /// Where the keyring lies.
 #[async_trait]
 pub trait Storage: Send + Sync {
@@ -33,6 +36,18 @@ pub trait Storage: Send + Sync {
         &self,
         new: &Document,
         expected: Option<DocumentHash>,
+    ) -> Result<(), StorageError>;
+
+    /// The earlier documents that are kept, with their revisions, oldest first. Nobody has looked at
+    /// the bytes.
+    async fn kept(&self) -> Result<Vec<(u64, Vec<u8>)>, StorageError>;
+
+    /// Puts `document` in the place of the kept one of that revision, or removes that one; durable
+    /// on success. Where none is kept of that revision, nothing is done.
+    async fn put_kept(
+        &self,
+        revision: u64,
+        document: Option<&Document>,
     ) -> Result<(), StorageError>;
 
     /// Puts a member's record in the place of the one that it had; durable on success.
@@ -62,6 +77,18 @@ impl<S: Storage + ?Sized> Storage for std::sync::Arc<S> {
         expected: Option<DocumentHash>,
     ) -> Result<(), StorageError> {
         (**self).commit(new, expected).await
+    }
+
+    async fn kept(&self) -> Result<Vec<(u64, Vec<u8>)>, StorageError> {
+        (**self).kept().await
+    }
+
+    async fn put_kept(
+        &self,
+        revision: u64,
+        document: Option<&Document>,
+    ) -> Result<(), StorageError> {
+        (**self).put_kept(revision, document).await
     }
 
     async fn put_member(&self, name: &MemberName, record: &[u8]) -> Result<(), StorageError> {

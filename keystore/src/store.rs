@@ -4,8 +4,8 @@
 //! swap the snapshot. A failure on the way leaves what was there.
 
 mod members;
+mod rekey;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -17,14 +17,12 @@ use tokio::time::Instant;
 
 pub use self::members::new_instance;
 use crate::document::{Document, KeyringKey};
-use crate::envelope::SeedKey;
 use crate::error::{DocumentError, Error, NotSuccessor, StorageError};
 use crate::header::{DocumentHash, Header};
-use crate::key::{KeyInfo, KeyState};
 use crate::keyring::Keyring;
 use crate::mark::{Mark, MarkFile};
 use crate::root::{self, Root};
-use crate::snapshot::{Snapshot, SnapshotKey, View};
+use crate::snapshot::{Snapshot, View};
 use crate::storage::Storage;
 use crate::successor::Standing;
 
@@ -72,7 +70,8 @@ pub struct RootReport {
 
 impl Keystore {
     /// A keystore that is not open yet. Without a mark nothing that was seen is remembered across
-    /// restarts: that is for commands, not for members.
+    /// restarts: that is for those who only read. A command that commits takes the mark of the
+    /// member on its node.
     pub fn new(
         storage: Box<dyn Storage>,
         roots: Vec<Box<dyn Root>>,
@@ -157,14 +156,32 @@ impl Keystore {
     ) -> Result<(), Error> {
         let mut slot = self.open.lock().await;
         let open = self.changeable(&mut slot)?;
+        let next = change(&open.keyring)?;
+        self.commit_next(open, next, None, now).await
+    }
+
+    /// Commits the successor of what is open, sealed under `new_key` or else under the one that it
+    /// has. Nothing can fail once it is committed.
+    async fn commit_next(
+        &self,
+        open: &mut Open,
+        next: Keyring,
+        new_key: Option<KeyringKey>,
+        now: Timestamp,
+    ) -> Result<(), Error> {
         let revision = open.keyring.header().revision;
-        let next = change(&open.keyring)?.following(revision, open.hash)?;
-        let document = seal_checked(&next, &open.key)?;
+        let next = next.following(revision, open.hash)?;
+        let document = seal_checked(&next, new_key.as_ref().unwrap_or(&open.key))?;
         if let Some(mark) = &open.mark {
-            mark.accepts(&document)?;
+            // Whoever has the key of the one that is open may give it a new one.
+            mark.accepts_proven(&document)?;
         }
+        let view = self.view_of(&next, None)?;
         self.storage.commit(&document, Some(open.hash)).await?;
-        self.accept(open, next, &document, now).await;
+        if let Some(key) = new_key {
+            open.key = key;
+        }
+        self.accept(open, next, view, &document, now).await;
         Ok(())
     }
 
@@ -222,12 +239,13 @@ impl Keystore {
             hash: document.hash(),
             mark: None,
         };
-        match self.judge(document).await {
+        match self.judge(document, None).await {
             Ok(seen) => {
                 open.mark = seen;
-                self.accept(&mut open, keyring, document, now).await;
+                let view = self.view_of(&keyring, None)?;
+                self.accept(&mut open, keyring, view, document, now).await;
             }
-            Err(e) => self.swap(&keyring, Some(decrypt_only_reason(e)?))?,
+            Err(e) => self.show(self.view_of(&keyring, Some(decrypt_only_reason(e)?))?),
         }
         Ok(open)
     }
@@ -240,39 +258,63 @@ impl Keystore {
         document: &Document,
         now: Timestamp,
     ) -> Result<Synced, Error> {
-        let keyring = open_pinned(document, &open.key)?;
-        match self.judge(document).await {
+        let (keyring, new_key) = self.open_following(open, document).await?;
+        let verdict = self.judge(document, Some(&open.key)).await;
+        let why = match verdict {
             Ok(seen) => {
                 open.mark = seen;
-                self.accept(open, keyring, document, now).await;
-                Ok(Synced::Opened)
+                self.take(open, keyring, new_key, document, now).await?;
+                return Ok(Synced::Opened);
             }
-            Err(e) => {
-                let why = decrypt_only_reason(e)?;
-                let seen = Mark::of(open.keyring.header(), open.hash, None, now);
-                if seen.accepts(document)? == Standing::Same
-                    && self.decrypt_only() == Some(why.clone())
-                {
-                    return Ok(Synced::Unchanged);
-                }
-                self.swap(&keyring, Some(why))?;
-                open.hash = document.hash();
-                open.keyring = Arc::new(keyring);
-                Ok(Synced::Opened)
-            }
+            Err(e) => decrypt_only_reason(e)?,
+        };
+        let seen = Mark::of(open.keyring.header(), open.hash, None, now);
+        if seen.accepts_proven(document)? == Standing::Same
+            && self.decrypt_only() == Some(why.clone())
+        {
+            return Ok(Synced::Unchanged);
         }
+        self.show(self.view_of(&keyring, Some(why))?);
+        if let Some(key) = new_key {
+            open.key = key;
+        }
+        open.hash = document.hash();
+        open.keyring = Arc::new(keyring);
+        Ok(Synced::Opened)
     }
 
     /// What the mark remembers, if it lets this document be used.
-    async fn judge(&self, document: &Document) -> Result<Option<Mark>, Error> {
+    async fn judge(
+        &self,
+        document: &Document,
+        held: Option<&KeyringKey>,
+    ) -> Result<Option<Mark>, Error> {
         let seen = match &self.mark {
             Some(file) => file.load().await?,
             None => None,
         };
         if let Some(mark) = &seen {
-            mark.accepts(document)?;
+            self.check_successor(mark, document, held).await?;
         }
         Ok(seen)
+    }
+
+    /// Whether this opened document may follow what the mark has seen.
+    async fn check_successor(
+        &self,
+        mark: &Mark,
+        document: &Document,
+        held: Option<&KeyringKey>,
+    ) -> Result<(), Error> {
+        match mark.accepts(document) {
+            Err(NotSuccessor::OtherKeyringKey)
+                if self.leads_to(&mark.keyring_key_id, held, document).await? =>
+            {
+                mark.accepts_proven(document)?;
+            }
+            verdict => drop(verdict?),
+        }
+        Ok(())
     }
 
     /// Why Status and Encrypt are refused, while only they are.
@@ -283,24 +325,75 @@ impl Keystore {
         }
     }
 
-    /// Opens a document that came while another was open: by the pinned keyring key, so no root is
-    /// asked.
+    /// Opens a document that came while another was open.
     async fn follow(
         &self,
         open: &mut Open,
         document: &Document,
         now: Timestamp,
     ) -> Result<(), Error> {
-        let keyring = open_pinned(document, &open.key)?;
+        let (keyring, new_key) = self.open_following(open, document).await?;
         let seen = Mark::of(open.keyring.header(), open.hash, None, now);
         let mark = open.mark.as_ref().unwrap_or(&seen);
-        mark.accepts(document)?;
-        self.accept(open, keyring, document, now).await;
+        if let Err(e) = self.check_successor(mark, document, Some(&open.key)).await
+            && !self.was_accepted_here(document).await
+        {
+            return Err(e);
+        }
+        self.take(open, keyring, new_key, document, now).await
+    }
+
+    /// Opens what follows: by the pinned keyring key, so that no root is asked; or by a new one, which
+    /// is believed only after the chain of proofs was walked.
+    async fn open_following(
+        &self,
+        open: &Open,
+        document: &Document,
+    ) -> Result<(Keyring, Option<KeyringKey>), Error> {
+        let pinned = open.keyring.header().keyring_key_id;
+        if document.header().keyring_key_id == pinned {
+            return Ok((document.open(&open.key)?, None));
+        }
+        let proven = self.leads_to(&pinned, Some(&open.key), document).await?;
+        if !proven && !self.was_accepted_here(document).await {
+            return Err(NotSuccessor::OtherKeyringKey.into());
+        }
+        let key = self.unwrap(document.header()).await?;
+        Ok((document.open(&key)?, Some(key)))
+    }
+
+    /// Whether a command on this node took this very document: it left it in the mark.
+    async fn was_accepted_here(&self, document: &Document) -> bool {
+        let Some(file) = &self.mark else { return false };
+        matches!(file.load().await, Ok(Some(mark)) if mark.hash == document.hash())
+    }
+
+    /// From now on this keyring is used.
+    async fn take(
+        &self,
+        open: &mut Open,
+        keyring: Keyring,
+        new_key: Option<KeyringKey>,
+        document: &Document,
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        let view = self.view_of(&keyring, None)?;
+        if let Some(key) = new_key {
+            open.key = key;
+        }
+        self.accept(open, keyring, view, document, now).await;
         Ok(())
     }
 
     /// What was committed or accepted becomes what is used; the mark remembers it.
-    async fn accept(&self, open: &mut Open, keyring: Keyring, document: &Document, now: Timestamp) {
+    async fn accept(
+        &self,
+        open: &mut Open,
+        keyring: Keyring,
+        view: View,
+        document: &Document,
+        now: Timestamp,
+    ) {
         let mark = Mark::of(document.header(), document.hash(), open.mark.as_ref(), now);
         if let Some(file) = &self.mark
             && let Err(e) = file.store(mark.clone()).await
@@ -308,43 +401,22 @@ impl Keystore {
             // Serving goes on: a full disk must not stop a control plane. A restart knows less.
             tracing::error!(error = %e, "the mark was not written; a restart could not tell an older keyring");
         }
-        if let Err(e) = self.swap(&keyring, None) {
-            tracing::error!(error = %e, "the new keyring is not used");
-            return;
-        }
+        self.show(view);
         open.mark = Some(mark);
         open.hash = document.hash();
         open.keyring = Arc::new(keyring);
     }
 
-    fn swap(&self, keyring: &Keyring, decrypt_only: Option<Arc<str>>) -> Result<(), Error> {
-        let header = keyring.header();
-        let mut keys = BTreeMap::new();
-        for info in &header.keys {
-            let seed_key = match (info.state, keyring.kek(&info.id)) {
-                (KeyState::Staged | KeyState::Primary | KeyState::Retired, Some(kek)) => {
-                    Some(SeedKey::new(kek, &info.id, &header.cluster_id.0)?)
-                }
-                _ => None,
-            };
-            keys.insert(
-                info.id,
-                SnapshotKey {
-                    state: info.state,
-                    since: since(info),
-                    seed_key,
-                },
-            );
-        }
-        let snapshot = Snapshot {
-            revision: header.revision,
-            primary: keyring.primary(),
-            keys,
-            decrypt_only,
-            self_check_failed: self.self_check_failed.clone(),
-        };
-        self.view.store(Arc::new(View::Open(Arc::new(snapshot))));
-        Ok(())
+    fn show(&self, view: View) {
+        self.view.store(Arc::new(view));
+    }
+
+    /// What requests will see. Made before anything is committed: what cannot be used is not
+    /// committed.
+    fn view_of(&self, keyring: &Keyring, decrypt_only: Option<Arc<str>>) -> Result<View, Error> {
+        let self_check_failed = self.self_check_failed.clone();
+        let snapshot = Snapshot::new(keyring, decrypt_only, self_check_failed)?;
+        Ok(View::Open(Arc::new(snapshot)))
     }
 
     /// The keyring key, from the first root in the configuration's order that opens a slot.
@@ -414,25 +486,6 @@ fn seal_checked(keyring: &Keyring, key: &KeyringKey) -> Result<Document, Error> 
     Ok(document)
 }
 
-/// When a key entered its state.
-fn since(info: &KeyInfo) -> Option<Timestamp> {
-    match info.state {
-        KeyState::Staged => Some(info.created),
-        KeyState::Primary => info.activated,
-        KeyState::Retired => info.retired,
-        KeyState::Disabled => info.disabled,
-        KeyState::Destroyed => info.destroyed,
-    }
-}
-
-/// Opens a document by the keyring key of the one that is open.
-fn open_pinned(document: &Document, key: &KeyringKey) -> Result<Keyring, Error> {
-    document.open(key).map_err(|e| match e {
-        Error::Document(DocumentError::OtherKeyringKey) => NotSuccessor::OtherKeyringKey.into(),
-        other => other,
-    })
-}
-
 /// What Status and Encrypt are told while only Decrypt is served: the cause, and what helps. Any
 /// other judgement of a document leaves it closed.
 fn decrypt_only_reason(judgement: Error) -> Result<Arc<str>, Error> {
@@ -453,6 +506,10 @@ fn closed_reason(error: &Error) -> String {
         Error::NoSlotOpens(_) => "bring a root back; claviger slot test shows which slots open",
         Error::Document(DocumentError::NewerFormat(_)) => "install that one on this node too",
         Error::Document(_) => "put the newest good keyring.<revision> or a backup back",
+        Error::NotSuccessor(NotSuccessor::OtherKeyringKey) => {
+            "put the keyring back that this node had; if its keyring key was changed on purpose, \
+             run claviger restore with --accept-keyring-key"
+        }
         Error::NotSuccessor(_) => "put the keyring back that this node had",
         _ => "mend that; the keyring is read again every second",
     };

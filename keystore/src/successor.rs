@@ -19,12 +19,23 @@ impl Mark {
     /// Whether a member with this mark may accept the document; it must have been opened, since
     /// until then anybody may have written it.
     pub fn accepts(&self, document: &Document) -> Result<Standing, NotSuccessor> {
-        check(self, document.header(), &document.hash())
+        check(self, document.header(), &document.hash(), false)
+    }
+
+    /// As [`Mark::accepts`], where the chain of rekey proofs was walked from this mark's keyring key
+    /// to the document's.
+    pub(crate) fn accepts_proven(&self, document: &Document) -> Result<Standing, NotSuccessor> {
+        check(self, document.header(), &document.hash(), true)
     }
 }
 
 /// Holds an opened document's header against what this member has seen.
-fn check(mark: &Mark, header: &Header, hash: &DocumentHash) -> Result<Standing, NotSuccessor> {
+fn check(
+    mark: &Mark,
+    header: &Header,
+    hash: &DocumentHash,
+    key_proven: bool,
+) -> Result<Standing, NotSuccessor> {
     if header.cluster_id != mark.cluster_id {
         return Err(NotSuccessor::OtherCluster {
             seen: mark.cluster_id.to_string(),
@@ -40,11 +51,17 @@ fn check(mark: &Mark, header: &Header, hash: &DocumentHash) -> Result<Standing, 
             found: header.revision,
         });
     }
+    // A merge stands in the place of one of those that it names, and behind all of them.
+    let names_it = header
+        .merged
+        .iter()
+        .any(|merged| merged.sha256 == mark.hash);
+    let follows = header.previous == mark.hash || names_it;
     let follows_directly = header.revision == mark.revision + 1;
-    if header.revision == mark.revision || follows_directly && header.previous != mark.hash {
+    if header.revision == mark.revision || follows_directly && !follows {
         return Err(NotSuccessor::Forked(header.revision));
     }
-    if header.keyring_key_id != mark.keyring_key_id {
+    if header.keyring_key_id != mark.keyring_key_id && !key_proven {
         return Err(NotSuccessor::OtherKeyringKey);
     }
     let merged = header
@@ -68,12 +85,11 @@ fn check_key(
         .iter()
         .find(|key| key.id == *id)
         .ok_or(NotSuccessor::KeyLost(*id))?;
-    // A merge keeps the bytes that one side still had, as a disabled key, which may be enabled.
+    // A merge keeps the bytes that one side still had, as a disabled key, which may be enabled. That
+    // is all it may do beyond the legal edges.
     let revived = merged
-        && matches!(
-            found.state,
-            KeyState::Disabled | KeyState::Retired | KeyState::Destroyed
-        );
+        && seen == KeyState::Destroyed
+        && matches!(found.state, KeyState::Disabled | KeyState::Retired);
     if seen.leads_to(found.state) || revived {
         return Ok(());
     }
@@ -118,7 +134,7 @@ mod tests {
     }
 
     fn verdict(mark: &Mark, header: &Header) -> Result<Standing, NotSuccessor> {
-        check(mark, header, &hash_of(header.revision))
+        check(mark, header, &hash_of(header.revision), false)
     }
 
     #[test]
@@ -156,7 +172,7 @@ mod tests {
     fn another_document_of_the_same_revision_is_a_fork() {
         let (mark, mut header) = seen_and_next();
         header.revision = 5;
-        let other = check(&mark, &header, &Hex([9; 32]));
+        let other = check(&mark, &header, &Hex([9; 32]), false);
         assert_eq!(other, Err(NotSuccessor::Forked(5)));
     }
 
@@ -182,6 +198,26 @@ mod tests {
         let (mark, mut header) = seen_and_next();
         header.keyring_key_id = Hex([2; 32]);
         assert_eq!(verdict(&mark, &header), Err(NotSuccessor::OtherKeyringKey));
+        let proven = check(&mark, &header, &hash_of(6), true);
+        assert_eq!(proven, Ok(Standing::Successor));
+    }
+
+    #[test]
+    fn a_merge_follows_every_document_that_it_names() {
+        let (mark, mut header) = seen_and_next();
+        header.previous = Hex([9; 32]);
+        let merged = |sha256| Merged {
+            sha256,
+            revision: 6,
+        };
+        header.merged = vec![merged(Hex([9; 32]))];
+        assert_eq!(verdict(&mark, &header), Err(NotSuccessor::Forked(6)));
+        header.merged.push(merged(mark.hash));
+        assert_eq!(verdict(&mark, &header), Ok(Standing::Successor));
+        // But never one of the same revision.
+        header.revision = 5;
+        let same = check(&mark, &header, &Hex([9; 32]), false);
+        assert_eq!(same, Err(NotSuccessor::Forked(5)));
     }
 
     #[test]
@@ -203,10 +239,8 @@ mod tests {
                     sha256: Hex([7; 32]),
                     revision: 6,
                 }];
-                let revived = matches!(
-                    found,
-                    KeyState::Disabled | KeyState::Retired | KeyState::Destroyed
-                );
+                let revived = seen == KeyState::Destroyed
+                    && matches!(found, KeyState::Disabled | KeyState::Retired);
                 assert_eq!(
                     verdict(&mark, &header).is_ok(),
                     seen.leads_to(found) || revived

@@ -141,6 +141,7 @@ pub async fn storage_contract(storage: &dyn Storage) {
     assert_eq!(storage.load().await.unwrap(), second.as_bytes());
 
     members_contract(storage).await;
+    kept_contract(storage, &first).await;
 
     // A commit wakes who waits, and a waiter may come late.
     let third = document(&key, Some(&second));
@@ -149,6 +150,24 @@ pub async fn storage_contract(storage: &dyn Storage) {
         .await
         .unwrap_or_else(|_| panic!("a commit woke nobody"));
     assert_eq!(storage.load().await.unwrap(), third.as_bytes());
+}
+
+/// `first` was replaced by now.
+async fn kept_contract(storage: &dyn Storage, first: &Document) {
+    let revision = first.header().revision;
+    let kept = [(revision, first.as_bytes().to_vec())];
+    assert_eq!(storage.kept().await.unwrap(), kept);
+    let current = storage.load().await.unwrap();
+    let other = Document::parse(current.clone()).unwrap();
+    // What is not kept is not made; what is kept may be replaced and removed.
+    storage.put_kept(99, None).await.unwrap();
+    storage.put_kept(99, Some(&other)).await.unwrap();
+    storage.put_kept(revision, Some(&other)).await.unwrap();
+    let kept = [(revision, other.as_bytes().to_vec())];
+    assert_eq!(storage.kept().await.unwrap(), kept);
+    storage.put_kept(revision, None).await.unwrap();
+    assert_eq!(storage.kept().await.unwrap(), []);
+    assert_eq!(storage.load().await.unwrap(), current);
 }
 
 async fn members_contract(storage: &dyn Storage) {

@@ -9,33 +9,26 @@
 //!
 //! The members' records lie in `members/NAME.json` in the same folder.
 
-use std::fs::{File, Metadata};
+use std::fs::Metadata;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
-use rustix::fs::{FlockOperation, OFlags};
 
-use super::Storage;
+use super::{KEPT, Storage};
 use crate::document::{Document, MAX_LEN};
 use crate::durable::{self, PRIVATE, Replacement, folder_of, io_error};
 use crate::error::StorageError;
 use crate::header::DocumentHash;
 use crate::member::{MAX_MEMBER_LEN, MemberName};
 
-/// How many earlier documents are kept beside the keyring.
-const KEPT: usize = 10;
 /// What a member's file is called behind its name.
 const MEMBER_SUFFIX: &str = ".json";
 /// How often a change is looked for.
 const POLL: Duration = Duration::from_secs(1);
-
-/// How long another process's commit is waited for, and how often it is looked for.
-const LOCK_PATIENCE: Duration = Duration::from_secs(5);
-const LOCK_RETRY: Duration = Duration::from_millis(5);
 
 /// What the folder's file system may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,7 +95,7 @@ impl FileStorage {
         expected: Option<DocumentHash>,
     ) -> Result<(), StorageError> {
         check_file_system(folder_of(&self.path), self.durability)?;
-        let _lock = lock(&durable::beside(&self.path, "lock"))?;
+        let _lock = durable::lock(&durable::beside(&self.path, "lock"))?;
         // Not by `load_now`: what is seen here was not handed to anybody who waits for a change.
         let old = match self.read() {
             // Garbage is never what was expected.
@@ -119,7 +112,8 @@ impl FileStorage {
         };
         // Its own revision: a merge may be several after the one that it replaces.
         let revision = old.header().revision.to_string();
-        durable::replace(&durable::beside(&self.path, &revision), old.as_bytes())?;
+        let copy = durable::beside(&self.path, &revision);
+        durable::replace(&copy, old.as_bytes()).map_err(only_the_copy)?;
         replacement.place()?;
         self.drop_old_copies();
         Ok(())
@@ -133,7 +127,7 @@ impl FileStorage {
     /// Under the keyring's lock: a command may remove a member while that member writes.
     fn put_member_now(&self, name: &MemberName, record: &[u8]) -> Result<(), StorageError> {
         check_file_system(folder_of(&self.path), self.durability)?;
-        let _lock = lock(&durable::beside(&self.path, "lock"))?;
+        let _lock = durable::lock(&durable::beside(&self.path, "lock"))?;
         let folder = self.members_folder();
         durable::create_folder(&folder)?;
         durable::replace(&folder.join(format!("{name}{MEMBER_SUFFIX}")), record)
@@ -166,15 +160,47 @@ impl FileStorage {
         Ok(members)
     }
 
-    /// Removes all but the last copies. One that stays is no harm, so an error is only told.
+    /// Removes all but the last copies, and what killed writers left of any. One that stays is no
+    /// harm, so an error is only told.
     fn drop_old_copies(&self) {
         let mut kept = kept_copies(&self.path);
         kept.sort_unstable();
-        for revision in kept.iter().rev().skip(KEPT) {
-            let copy = durable::beside(&self.path, &revision.to_string());
+        let old = kept.iter().rev().skip(KEPT).map(u64::to_string);
+        let torn = numbered_beside(&self.path, ".new");
+        let torn = torn.iter().map(|revision| format!("{revision}.new"));
+        for suffix in old.chain(torn) {
+            let copy = durable::beside(&self.path, &suffix);
             if let Err(e) = std::fs::remove_file(&copy) {
                 tracing::warn!(path = %copy.display(), error = %e, "an old keyring copy stays");
             }
+        }
+    }
+
+    fn kept_now(&self) -> Result<Vec<(u64, Vec<u8>)>, StorageError> {
+        let mut revisions = kept_copies(&self.path);
+        revisions.sort_unstable();
+        let mut kept = Vec::with_capacity(revisions.len());
+        for revision in revisions {
+            let copy = durable::beside(&self.path, &revision.to_string());
+            match durable::read(&copy, MAX_LEN as u64) {
+                Ok(bytes) => kept.push((revision, bytes)),
+                // A commit dropped it meanwhile.
+                Err(StorageError::Missing(_)) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(kept)
+    }
+
+    fn put_kept_now(&self, revision: u64, document: Option<&Document>) -> Result<(), StorageError> {
+        check_file_system(folder_of(&self.path), self.durability)?;
+        let _lock = durable::lock(&durable::beside(&self.path, "lock"))?;
+        let copy = durable::beside(&self.path, &revision.to_string());
+        // A commit may have dropped it meanwhile; it does not come back.
+        match (document, copy.exists()) {
+            (Some(document), true) => durable::replace(&copy, document.as_bytes()),
+            (None, true) => durable::remove(&copy),
+            (_, false) => Ok(()),
         }
     }
 
@@ -207,6 +233,20 @@ impl Storage for FileStorage {
     ) -> Result<(), StorageError> {
         let new = new.clone();
         self.blocking(move |storage| storage.commit_now(&new, expected))
+            .await
+    }
+
+    async fn kept(&self) -> Result<Vec<(u64, Vec<u8>)>, StorageError> {
+        self.blocking(Self::kept_now).await
+    }
+
+    async fn put_kept(
+        &self,
+        revision: u64,
+        document: Option<&Document>,
+    ) -> Result<(), StorageError> {
+        let document = document.cloned();
+        self.blocking(move |storage| storage.put_kept_now(revision, document.as_ref()))
             .await
     }
 
@@ -246,6 +286,11 @@ impl Stamp {
 
 /// The revisions of the copies that lie beside a keyring.
 pub fn kept_copies(keyring: &Path) -> Vec<u64> {
+    numbered_beside(keyring, "")
+}
+
+/// Every number N for which `KEYRING.N` and then `end` lies beside a keyring.
+fn numbered_beside(keyring: &Path, end: &str) -> Vec<u64> {
     let Ok(entries) = std::fs::read_dir(folder_of(keyring)) else {
         return Vec::new();
     };
@@ -257,6 +302,7 @@ pub fn kept_copies(keyring: &Path) -> Vec<u64> {
         .filter_map(|entry| {
             let name = entry.file_name();
             let suffix = name.to_str()?.strip_prefix(prefix.as_deref()?)?;
+            let suffix = suffix.strip_suffix(end)?;
             // Only as it is written: `007` and `+7` would pass for the copy of revision 7.
             let revision: u64 = suffix.parse().ok()?;
             (revision.to_string() == suffix).then_some(revision)
@@ -264,35 +310,13 @@ pub fn kept_copies(keyring: &Path) -> Vec<u64> {
         .collect()
 }
 
-/// Taken for as long as the value lives. The file stays: removing it would let two in.
-///
-/// Who holds it is in a commit, which takes as long as a few fsyncs; so it is waited for. That it
-/// is held says nothing about who will have been first.
-fn lock(path: &Path) -> Result<File, StorageError> {
-    let file = open_lock(path).map_err(io_error("opening", path))?;
-    let begun = Instant::now();
-    loop {
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(file),
-            Err(rustix::io::Errno::WOULDBLOCK) if begun.elapsed() < LOCK_PATIENCE => {
-                std::thread::sleep(LOCK_RETRY);
-            }
-            Err(e) => return Err(io_error("locking", path)(e.into())),
+/// The copy of the old keyring may not be durable, but nothing was renamed over the keyring yet.
+fn only_the_copy(error: StorageError) -> StorageError {
+    match error {
+        StorageError::DurabilityUnknown { path, source } => {
+            io_error("syncing the folder of", &path)(source)
         }
-    }
-}
-
-/// Opens the file of a lock, or makes it. A command run by root makes one that the plugin can open.
-pub fn open_lock(path: &Path) -> io::Result<File> {
-    let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    match rustix::fs::open(path, flags | OFlags::CREATE | OFlags::EXCL, PRIVATE) {
-        Ok(made) => {
-            let file = File::from(made);
-            durable::give_to_owner_of_folder(&file, path)?;
-            Ok(file)
-        }
-        Err(rustix::io::Errno::EXIST) => Ok(rustix::fs::open(path, flags, PRIVATE)?.into()),
-        Err(e) => Err(e.into()),
+        other => other,
     }
 }
 

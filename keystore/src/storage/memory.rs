@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use sha2::{Digest, Sha256};
 use tokio::sync::Notify;
 
-use super::Storage;
+use super::{KEPT, Storage};
 use crate::document::Document;
 use crate::error::StorageError;
 use crate::header::{DocumentHash, Hex};
@@ -17,6 +17,7 @@ use crate::member::MemberName;
 #[derive(Debug, Default)]
 pub struct MemoryStorage {
     bytes: Mutex<Option<Vec<u8>>>,
+    kept: Mutex<BTreeMap<u64, Vec<u8>>>,
     members: Mutex<BTreeMap<MemberName, Vec<u8>>>,
     changed: Notify,
 }
@@ -58,8 +59,38 @@ impl Storage for MemoryStorage {
         if found != expected {
             return Err(StorageError::Conflict);
         }
-        *bytes = Some(new.as_bytes().to_vec());
+        if let Some(old) = bytes.replace(new.as_bytes().to_vec())
+            && let Ok(old) = Document::parse(old)
+        {
+            let mut kept = lock(&self.kept);
+            kept.insert(old.header().revision, old.as_bytes().to_vec());
+            while kept.len() > KEPT {
+                kept.pop_first();
+            }
+        }
         self.changed.notify_one();
+        Ok(())
+    }
+
+    async fn kept(&self) -> Result<Vec<(u64, Vec<u8>)>, StorageError> {
+        let kept = lock(&self.kept);
+        Ok(kept
+            .iter()
+            .map(|(revision, bytes)| (*revision, bytes.clone()))
+            .collect())
+    }
+
+    async fn put_kept(
+        &self,
+        revision: u64,
+        document: Option<&Document>,
+    ) -> Result<(), StorageError> {
+        let mut kept = lock(&self.kept);
+        match (document, kept.get_mut(&revision)) {
+            (Some(document), Some(there)) => *there = document.as_bytes().to_vec(),
+            (Some(_), None) => {}
+            (None, _) => drop(kept.remove(&revision)),
+        }
         Ok(())
     }
 

@@ -102,7 +102,13 @@ impl Template {
         }
         runtime().block_on(assert_serves(folder, promises));
         for name in names(folder) {
-            let known = ["keyring", "keyring.lock", "keyring.mark"].contains(&name.as_str())
+            let known = [
+                "keyring",
+                "keyring.lock",
+                "keyring.mark",
+                "keyring.mark.lock",
+            ];
+            let known = known.contains(&name.as_str())
                 || name.trim_start_matches("keyring.").parse::<u64>().is_ok();
             assert!(known, "{name} was left behind");
         }

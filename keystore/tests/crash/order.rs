@@ -37,7 +37,7 @@ impl<'a> Unsynced<'a> {
     fn see(&mut self, call: &'a Call) {
         let file = file_of(call).unwrap_or_default();
         match call.name.as_str() {
-            "flock" => self.locked = call.text.contains("LOCK_EX"),
+            "flock" if file == "keyring.lock" => self.locked = call.text.contains("LOCK_EX"),
             "close" if file == "keyring.lock" => self.locked = false,
             "open" | "openat" if call.text.contains("O_CREAT") && call.text.contains(".new\"") => {
                 let safe = call.text.contains("O_EXCL") && call.text.contains("O_NOFOLLOW");

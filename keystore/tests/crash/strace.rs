@@ -79,7 +79,7 @@ pub(crate) fn run(folder: &Path, inject: Option<&str>) -> Run {
 
 /// Every path that opening and two commits may touch; the folder itself too.
 fn paths(folder: &Path) -> Vec<PathBuf> {
-    let mut names: Vec<String> = ["", ".lock", ".mark", ".mark.new", ".new"]
+    let mut names: Vec<String> = ["", ".lock", ".mark", ".mark.lock", ".mark.new", ".new"]
         .map(str::to_owned)
         .to_vec();
     names

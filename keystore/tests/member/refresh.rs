@@ -45,6 +45,18 @@ impl Storage for Slow {
         self.storage.commit(new, expected).await
     }
 
+    async fn kept(&self) -> Result<Vec<(u64, Vec<u8>)>, StorageError> {
+        self.storage.kept().await
+    }
+
+    async fn put_kept(
+        &self,
+        revision: u64,
+        document: Option<&Document>,
+    ) -> Result<(), StorageError> {
+        self.storage.put_kept(revision, document).await
+    }
+
     async fn put_member(&self, name: &MemberName, record: &[u8]) -> Result<(), StorageError> {
         self.storage.put_member(name, record).await
     }
