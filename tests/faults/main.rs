@@ -17,4 +17,5 @@ mod floods;
 mod keys;
 mod process;
 mod socket;
+mod starved;
 mod wire;
