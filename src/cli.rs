@@ -4,6 +4,7 @@ pub mod check;
 pub mod failure;
 mod init;
 mod keyring;
+mod member;
 pub mod output;
 mod policy;
 pub mod print;
@@ -55,6 +56,9 @@ enum Command {
     Status(status::StatusArgs),
     /// Make another key the primary one, seamlessly
     Rotate(rotate::RotateArgs),
+    /// Who must acknowledge a rotation
+    #[command(subcommand)]
+    Member(member::MemberCommand),
     /// What must be the same on every node: how often keys rotate, how long they are kept
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
@@ -103,6 +107,7 @@ fn run(cli: &Cli, output: &Output) -> Result<Exit, Failure> {
         },
         Command::Status(args) => wait(status::run(&config()?, args, output)),
         Command::Rotate(args) => wait(rotate::run(&config()?, args, output)),
+        Command::Member(command) => wait(member::run(&config()?, command, output)),
         Command::Policy(command) => wait(policy::run(&config()?, command, output)),
         Command::Check(args) => check::run(&cli.config, args, output),
         Command::Probe(args) => wait(probe::run(args, output)),

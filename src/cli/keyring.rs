@@ -19,8 +19,17 @@ use crate::config::Config;
 pub(super) async fn open(config: &Config, doing: &str) -> Result<Opened, Failure> {
     // Whatever file system it lies on, it lies there already.
     let keystore = app::keystore(config, Durability::Memory);
-    let opened = keystore.sync(Timestamp::now()).await;
-    opened.map_err(|e| refused(doing, &e))?;
+    opened(keystore, doing, Timestamp::now()).await
+}
+
+/// The keyring of this keystore, which is opened now.
+pub(super) async fn opened(
+    keystore: Keystore,
+    doing: &str,
+    now: Timestamp,
+) -> Result<Opened, Failure> {
+    let synced = keystore.sync(now).await;
+    synced.map_err(|e| refused(doing, &e))?;
     let keyring = keystore.keyring().await.ok_or_else(|| {
         Failure::new(
             Exit::Fault,

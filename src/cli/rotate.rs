@@ -14,6 +14,7 @@ use serde::Serialize;
 
 use super::failure::{Exit, Failure};
 use super::keyring::{self, Opened, find_key, refused};
+use super::member::{self, MemberRow};
 use super::output::{Answer, Output, Style};
 use super::policy::seconds;
 use crate::app;
@@ -247,9 +248,7 @@ impl Rotation<'_> {
             };
             self.until("5 apiservers", converged).await?;
         }
-        let members = self.members().await?;
-        let here = members.iter().filter_map(Member::record);
-        rotated.members = here.map(MemberRow::of).collect();
+        rotated.members = member::rows(&self.opened, DOING, Timestamp::now()).await?;
         rotated.next = rotated.from.filter(|from| *from != id).map(|old| {
             let old = old.short();
             format!("claviger audit counts what {old} still protects, claviger migrate moves it")
@@ -348,33 +347,6 @@ pub(super) struct Rotated {
     members: Vec<MemberRow>,
     /// What may be done next.
     next: Option<String>,
-}
-
-/// How far one member is.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub(super) struct MemberRow {
-    name: String,
-    /// The revision that it has loaded.
-    revision: u64,
-    /// What it answers Status with.
-    #[cfg_attr(test, schemars(with = "Option<String>"))]
-    answers: Option<KeyId>,
-    /// Whether all its apiservers use that.
-    converged: bool,
-}
-
-impl MemberRow {
-    fn of(record: &MemberRecord) -> Self {
-        let on = record.converged.map(|converged| converged.id);
-        Self {
-            name: record.name.to_string(),
-            revision: record.acknowledged.revision,
-            answers: record.answers,
-            converged: on.is_some() && on == record.answers,
-        }
-    }
 }
 
 impl Answer for Rotated {

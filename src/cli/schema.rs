@@ -20,6 +20,7 @@ const ANSWERS: &[fn() -> (&'static str, Schema)] = &[
     answer::<super::init::Initialized>,
     answer::<crate::probe::report::Report>,
     answer::<super::probe::Change<'static>>,
+    answer::<super::member::Members>,
     answer::<super::policy::PolicyAnswer>,
     answer::<super::rotate::Rotated>,
     answer::<super::slot::Slots>,

@@ -3,8 +3,10 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
+use claviger_keystore::Keystore;
 use claviger_keystore::document::Document;
 use claviger_keystore::error::{Error, StorageError};
+use claviger_keystore::header::Header;
 use claviger_keystore::key::{KeyId, KeyState};
 use claviger_keystore::storage::Storage;
 use claviger_keystore::storage::file::Durability;
@@ -13,6 +15,8 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::failure::{Exit, Failure};
+use super::keyring;
+use super::member::{self, MemberRow, MemberState, ago};
 use super::output::{Answer, Output, Style, date};
 use super::slot::{self, SlotRow};
 use crate::app;
@@ -66,9 +70,13 @@ pub(super) struct Status {
     keyring: Keyring,
     /// Every key that the keyring has or had, in the order of their making.
     keys: Vec<KeyRow>,
+    /// Every member, as it told of itself last.
+    members: Vec<MemberRow>,
     /// The roots' slots.
     slots: Vec<SlotRow>,
     plugin: Plugin,
+    /// What a rotation that is under way waits for, or what may be done next.
+    next: Option<String>,
     /// What is wrong, with what helps; empty if all is well.
     problems: Vec<String>,
 }
@@ -127,6 +135,9 @@ async fn look(config: &Config) -> Status {
     };
     let (plugin, problem) = ask_plugin(config, document.as_ref()).await;
     problems.extend(problem);
+    let now = Timestamp::now();
+    let members = members(config, now).await;
+    problems.extend(members.iter().filter_map(|member| lost(member, now)));
     let header = document.as_ref().map(Document::header);
     let seen = app::mark(config).read().ok().flatten();
     Status {
@@ -146,9 +157,63 @@ async fn look(config: &Config) -> Status {
             .as_ref()
             .map(|document| slot::rows(config, document, &app::notes(config).read()))
             .unwrap_or_default(),
+        next: header.and_then(|header| next(header, &members)),
+        members,
         plugin,
         problems,
     }
+}
+
+/// What the members say of themselves. Nothing is changed by looking, not even the mark.
+async fn members(config: &Config, now: Timestamp) -> Vec<MemberRow> {
+    let storage = Box::new(app::storage(config, Durability::Memory));
+    let keystore = Keystore::new(storage, app::roots(config), None);
+    let doing = "reading the members' records";
+    match keyring::opened(keystore, doing, now).await {
+        Ok(opened) => member::rows(&opened, doing, now).await.unwrap_or_default(),
+        // Why it does not open is a problem that is shown already.
+        Err(_) => Vec::new(),
+    }
+}
+
+fn lost(member: &MemberRow, now: Timestamp) -> Option<String> {
+    let name = &member.name;
+    let seen = member.seen.map(|seen| ago(seen, now));
+    match (member.state, seen) {
+        (MemberState::Unknown, Some(seen)) => Some(format!(
+            "member {name} was last seen {seen} ago; start claviger serve there, or, if it is gone \
+             for good, run claviger member remove {name}"
+        )),
+        (MemberState::Unreadable, _) => Some(format!(
+            "the record of member {name} cannot be believed; it writes another one when it runs"
+        )),
+        _ => None,
+    }
+}
+
+/// What is next on the way of a rotation.
+fn next(header: &Header, members: &[MemberRow]) -> Option<String> {
+    let primary = header.primary();
+    if header.staged().is_some() {
+        return Some("claviger rotate goes on with the staged key".to_owned());
+    }
+    let here = || {
+        members
+            .iter()
+            .filter(|member| member.state == MemberState::Ok)
+    };
+    let retired = header
+        .keys
+        .iter()
+        .find(|key| key.state == KeyState::Retired)?;
+    let waits = here().find(|member| member.converged != primary);
+    Some(match waits {
+        Some(member) => format!("wait until the apiserver of {} has moved on", member.name),
+        None => format!(
+            "claviger audit --key {} says what it protects",
+            retired.id.short()
+        ),
+    })
 }
 
 impl KeyRow {
@@ -285,6 +350,13 @@ impl Answer for Status {
                 date(key.created)
             )?;
         }
+        if !self.members.is_empty() {
+            writeln!(out, "{}", style.strong(&member::heading()))?;
+        }
+        let now = Timestamp::now();
+        for member in &self.members {
+            writeln!(out, "{}", member.text(style, now))?;
+        }
         let slots: Vec<_> = self.slots.iter().map(slot_text).collect();
         if !slots.is_empty() {
             writeln!(out, "{}   {}", style.strong("SLOTS"), slots.join("; "))?;
@@ -300,6 +372,9 @@ impl Answer for Status {
         if let Some(id) = &self.plugin.answers {
             let socket = &self.plugin.socket;
             writeln!(out, "{}  answers {id} on {socket}", style.strong("PLUGIN"))?;
+        }
+        if let Some(next) = &self.next {
+            writeln!(out, "{}    {next}", style.strong("NEXT"))?;
         }
         for problem in &self.problems {
             writeln!(out, "{} {problem}", style.bad("PROBLEM"))?;
