@@ -2,8 +2,15 @@
 //! revisions, and in snapshot files. Reads headers only, needs no key, and works on clusters that run
 //! any plugin or none.
 //!
+//! - [`etcd`], [`keyspace`], `fetch`, `history`: a live etcd
+//! - [`ledger`]: every object that an audit saw, in a file
 //! - [`object`]: what one stored value says of itself
 //! - [`tally`]: the counts
 
+pub mod etcd;
+mod fetch;
+mod history;
+pub mod keyspace;
+pub mod ledger;
 pub mod object;
 pub mod tally;

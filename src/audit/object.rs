@@ -378,6 +378,17 @@ impl<'a> Header<'a> {
     }
 }
 
+impl Protection {
+    /// The same, borrowed.
+    pub fn as_header(&self) -> Header<'_> {
+        match self {
+            Self::Plaintext => Header::Plaintext,
+            Self::KmsV2 { provider, key_id } => Header::KmsV2 { provider, key_id },
+            Self::Other { scheme, name } => Header::Other { scheme, name },
+        }
+    }
+}
+
 impl fmt::Display for Protection {
     /// `plaintext`, `aescbc:key1`, `claviger/k1-…`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

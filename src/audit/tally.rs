@@ -115,17 +115,24 @@ impl Tally {
         }
     }
 
-    /// Counts one value again that an earlier audit counted in this row.
-    pub fn add_known(
-        &mut self,
-        kind: Option<&str>,
-        header: Header<'_>,
-        key: &[u8],
-    ) -> Result<u32, Malformed> {
-        let row = self.row(kind, header)?;
-        self.count(row, Place::Current, 1);
-        self.remember(row, Place::Current, key, Name::parse(key, &self.prefix));
-        Ok(row)
+    /// Counts a value that an earlier audit read: what protects it, or none for what is no object.
+    pub(super) fn add_known(&mut self, key: &[u8], protection: Option<&Protection>) -> Option<u32> {
+        let Some(protection) = protection else {
+            self.foreign += 1;
+            return None;
+        };
+        let name = Name::parse(key, &self.prefix);
+        match self.row(name.map(|name| name.kind), protection.as_header()) {
+            Ok(row) => {
+                self.count(row, Place::Current, 1);
+                self.remember(row, Place::Current, key, name);
+                Some(row)
+            }
+            Err(reason) => {
+                self.except(Place::Current, key, reason);
+                None
+            }
+        }
     }
 
     /// Adds what one snapshot file has: of the file's tally, current values and history together.
