@@ -38,7 +38,7 @@ const KEYSTORE: &[&[&str]] = &[
     &["key", "xaes"],
     &["envelope", "header"],
     &["keyring"],
-    &["document", "durable"],
+    &["document", "durable", "merge"],
     &["mark", "member", "proof"],
     &["successor"],
     &["root", "rotation", "storage"],

@@ -32,6 +32,11 @@ impl KeyringKey {
         Secret::random().map(Self)
     }
 
+    /// The same key, in pages of its own.
+    pub(crate) fn copy(&self) -> Result<Self, Error> {
+        Secret::copy_of(self.0.expose()).map(Self)
+    }
+
     /// What the header shows of it. It commits every slot to one key.
     pub fn id(&self) -> Result<KeyringKeyId, Error> {
         self.0

@@ -33,6 +33,9 @@ pub enum Error {
     /// A document that does not follow from the one that was seen before.
     #[error(transparent)]
     NotSuccessor(#[from] NotSuccessor),
+    /// Keyrings that do not merge.
+    #[error(transparent)]
+    Merge(#[from] MergeError),
     /// The storage.
     #[error(transparent)]
     Storage(#[from] StorageError),
@@ -202,6 +205,30 @@ pub enum ChangeError {
     /// The last slot cannot go.
     #[error("a keyring needs at least one slot")]
     NoSlot,
+}
+
+/// Why keyrings are not merged.
+#[derive(Debug, Error, PartialEq, Eq, Clone)]
+#[non_exhaustive]
+pub enum MergeError {
+    /// Two clusters' keyrings.
+    #[error("the keyrings belong to different clusters ({one} and {other})")]
+    OtherCluster {
+        /// The one's cluster id, in hex.
+        one: String,
+        /// The other's.
+        other: String,
+    },
+    /// Other bytes under one id: one of them was made up.
+    #[error("the keyrings hold different bytes for {0}")]
+    OtherBytes(KeyId),
+    /// Keys that are known, but whose bytes are in none of the keyrings.
+    #[error(
+        "no keyring here holds the bytes of {}: what they protect would be lost; find another copy, \
+         or type the loss out",
+        .0.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    )]
+    Lost(Vec<KeyId>),
 }
 
 /// Why a document is not a successor of the one that this member has seen.

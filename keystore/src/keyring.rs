@@ -11,7 +11,7 @@ use jiff::Timestamp;
 
 use crate::error::{ChangeError, DocumentError, Error};
 use crate::header::{
-    ClusterId, DocumentHash, FORMAT, Header, KeyringKeyId, MAX_KEYS, MAX_PROOFS, Policy,
+    ClusterId, DocumentHash, FORMAT, Header, KeyringKeyId, MAX_KEYS, MAX_PROOFS, Merged, Policy,
     RekeyProof, Slot,
 };
 use crate::key::{Kek, KeyId, KeyInfo, KeyState};
@@ -175,6 +175,32 @@ impl Keyring {
         next.header.keyring_key_id = proof.to;
         keep_last(&mut next.header.rekey_proofs, proof, MAX_PROOFS);
         Ok(next)
+    }
+
+    /// Without the bytes of these keys, whatever their states: for documents that are only kept.
+    pub(crate) fn without(&self, ids: &[KeyId], now: Timestamp) -> Self {
+        let mut next = self.clone();
+        for key in next
+            .header
+            .keys
+            .iter_mut()
+            .filter(|key| ids.contains(&key.id))
+        {
+            key.enter(KeyState::Destroyed, whole_second(now));
+            next.keks.remove(&key.id);
+        }
+        next
+    }
+
+    /// A keyring of what others held; each key was held against its id when they were opened.
+    pub(crate) fn of_merge(header: Header, keks: HashMap<KeyId, Arc<Kek>>) -> Self {
+        Self { header, keks }
+    }
+
+    /// Naming these merged documents and no others.
+    pub(crate) fn naming(mut self, merged: Vec<Merged>) -> Self {
+        self.header.merged = merged;
+        self
     }
 
     /// As the successor of the document with this revision and hash.

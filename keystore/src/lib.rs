@@ -25,6 +25,7 @@
 //! - [`mark`], [`successor`]: what was seen, and what may follow it
 //! - `proof`: that whoever held one keyring key made the next one
 //! - [`member`]: what one running plugin tells the others
+//! - [`merge`]: one keyring from several: restore, accepted rollback, fork
 //! - [`rotation`]: what happens next, and what may; pure
 //! - [`storage`]: where documents lie; [`root`]: what wraps the keyring key
 //! - [`snapshot`]: what a request sees
@@ -49,6 +50,7 @@ pub mod keyring;
 mod limits;
 pub mod mark;
 pub mod member;
+pub mod merge;
 mod proof;
 pub mod root;
 pub mod rotation;

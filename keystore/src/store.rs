@@ -3,8 +3,11 @@
 //! Every change goes the same way: build the next keyring, commit its document, write the mark,
 //! swap the snapshot. A failure on the way leaves what was there.
 
+mod destroy;
 mod members;
 mod rekey;
+mod restore;
+mod rotate;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -15,7 +18,9 @@ use jiff::Timestamp;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+pub use self::destroy::Dropped;
 pub use self::members::new_instance;
+pub use self::restore::{Restore, Restored};
 use crate::document::{Document, KeyringKey};
 use crate::error::{DocumentError, Error, NotSuccessor, StorageError};
 use crate::header::{DocumentHash, Header};
@@ -100,6 +105,12 @@ impl Keystore {
             .await
             .as_ref()
             .map(|open| open.keyring.clone())
+    }
+
+    /// What is open, and the hash of its document.
+    pub async fn opened(&self) -> Option<(Arc<Keyring>, DocumentHash)> {
+        let open = self.open.lock().await;
+        open.as_ref().map(|open| (open.keyring.clone(), open.hash))
     }
 
     /// Reads the storage and opens what is new there. While nothing is open, a failure is what

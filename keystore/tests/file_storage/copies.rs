@@ -30,7 +30,12 @@ async fn the_last_ten_are_kept_byte_for_byte() {
     let (_, others): (Vec<_>, Vec<_>) = files.names().into_iter().partition(is_copy);
     assert_eq!(
         others,
-        ["keyring", "keyring.lock", "keyring.mark", "keyring.mark.lock"],
+        [
+            "keyring",
+            "keyring.lock",
+            "keyring.mark",
+            "keyring.mark.lock"
+        ],
         "something was left behind"
     );
 }
