@@ -6,6 +6,7 @@
 //!
 //! A loop without these spins on an error such as EMFILE, and waits for a silent peer for ever.
 
+mod frames;
 mod peer;
 mod preface;
 mod slots;
@@ -21,7 +22,7 @@ use tokio::time::{Interval, MissedTickBehavior};
 use super::limits::Limits;
 use super::socket::Socket;
 use crate::observer::{AcceptError, Observer, Rejection};
-use peer::Admission;
+use peer::{Admission, Patience};
 pub(super) use peer::{Caller, Peer};
 use slots::{Slot, Slots};
 
@@ -98,7 +99,10 @@ impl Acceptor {
             caller: Caller::new(self.accepted, uid, self.limits.calls_per_connection),
             slot,
             observer: observer.clone(),
-            patience: self.limits.write_stall,
+            patience: Patience {
+                write: self.limits.write_stall,
+                frame: self.limits.frame,
+            },
         };
         let limit = self.limits.preface;
         self.admissions.spawn(async move {

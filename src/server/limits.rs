@@ -9,6 +9,8 @@ pub struct Limits {
     pub connections: usize,
     /// From the connection to the last byte of the HTTP/2 preface.
     pub preface: Duration,
+    /// From the first byte of a frame, or of a call's headers, to the last.
+    pub frame: Duration,
     /// From a call's headers to its answer, the arrival of its body included. Below the 3 s that
     /// kube-apiserver waits by default, so that it learns our reason.
     pub call: Duration,
@@ -45,6 +47,7 @@ impl Default for Limits {
         Self {
             connections: 32,
             preface: Duration::from_secs(5),
+            frame: Duration::from_secs(5),
             call: Duration::from_millis(2500),
             stream: Duration::from_secs(5),
             calls_per_connection: 128,

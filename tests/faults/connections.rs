@@ -9,8 +9,8 @@ use tokio::time::MissedTickBehavior;
 use tonic::Code;
 
 use crate::frames::{
-    DATA, ENCRYPT, END_STREAM, HEADERS, PING, PREFACE, RST_STREAM, begin_call, call_headers, field,
-    frame, greet, message, next_frame, setting, until_goaway,
+    CONTINUATION, DATA, ENCRYPT, END_STREAM, HEADERS, PING, PREFACE, RST_STREAM, STATUS,
+    begin_call, call_headers, field, frame, greet, message, next_frame, setting, until_goaway,
 };
 use crate::plugin::{Calls, PATIENCE, Plugin, Setup, own_uid, until_closed};
 
@@ -18,7 +18,6 @@ use crate::plugin::{Calls, PATIENCE, Plugin, Setup, own_uid, until_closed};
 const SHORT: Duration = Duration::from_millis(50);
 /// For what a client of this process has to do in time, however busy the machine is.
 pub(crate) const FAIR: Duration = Duration::from_millis(500);
-const STATUS: &str = "/v2.KeyManagementService/Status";
 
 /// A body of Encrypt with a seed of 32 bytes.
 pub(crate) fn seed() -> Vec<u8> {
@@ -134,12 +133,13 @@ async fn row_40_a_body_that_does_not_end_is_answered_at_the_deadline() {
 }
 
 #[tokio::test]
-async fn row_40_headers_that_do_not_end_are_cut_off_by_keepalive() {
-    let plugin = Plugin::start_with(short_keepalive()).await;
+async fn row_40_headers_that_do_not_end_are_cut_off() {
+    let plugin = Plugin::start_with(Setup::limits(|limits| limits.frame = FAIR)).await;
     let headers = call_headers(ENCRYPT);
     for said in [
         frame(HEADERS, 0, 1, &headers[..20]),
         begin_call(1, ENCRYPT)[..30].to_vec(),
+        begin_call(1, ENCRYPT)[..5].to_vec(),
     ] {
         let mut stream = greet(&plugin).await;
         stream.write_all(&said).await.unwrap();
@@ -147,6 +147,36 @@ async fn row_40_headers_that_do_not_end_are_cut_off_by_keepalive() {
     }
     let tally = plugin.ends_unharmed().await;
     assert_eq!(tally.requests.len(), 1, "no call was made of them");
+}
+
+#[tokio::test]
+async fn row_40_a_byte_of_headers_now_and_then_does_not_move_the_deadline() {
+    let limit = Duration::from_millis(300);
+    let plugin = Plugin::start_with(Setup::limits(|limits| limits.frame = limit)).await;
+    let mut idle = plugin.client().await;
+    idle.answer_status().await;
+    let mut stream = greet(&plugin).await;
+    // Each byte is a frame of its own, so that only the headers as a whole are late.
+    let headers = call_headers(ENCRYPT);
+    let mut pace = tokio::time::interval(limit / 10);
+    pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut closed = false;
+    for (at, byte) in headers.iter().enumerate() {
+        pace.tick().await;
+        let kind = if at == 0 { HEADERS } else { CONTINUATION };
+        closed = stream
+            .write_all(&frame(kind, 0, 1, &[*byte]))
+            .await
+            .is_err();
+        if closed {
+            break;
+        }
+    }
+    assert!(closed, "all of {} intervals were awaited", headers.len());
+    // Who is in the middle of nothing may take its time.
+    idle.answer_status().await;
+    drop(idle);
+    plugin.ends_unharmed().await;
 }
 
 #[tokio::test]

@@ -13,6 +13,7 @@ use crate::plugin::{PATIENCE, Plugin};
 /// How every HTTP/2 client begins.
 pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
+pub(crate) const STATUS: &str = "/v2.KeyManagementService/Status";
 pub(crate) const ENCRYPT: &str = "/v2.KeyManagementService/Encrypt";
 pub(crate) const DECRYPT: &str = "/v2.KeyManagementService/Decrypt";
 

@@ -12,6 +12,8 @@ use tokio::net::UnixStream;
 use tokio::sync::Semaphore;
 use tokio::time::Sleep;
 
+use super::frames::Frames;
+use super::preface::PREFACE;
 use super::slots::Slot;
 use crate::observer::Observer;
 use crate::publication::Connection;
@@ -39,15 +41,27 @@ pub(super) struct Admission {
     pub(super) caller: Caller,
     pub(super) slot: Slot,
     pub(super) observer: Arc<dyn Observer>,
-    pub(super) patience: Duration,
+    pub(super) patience: Patience,
+}
+
+/// How long a peer may leave us waiting.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience {
+    /// To write.
+    pub(super) write: Duration,
+    /// For the end of a frame, or of a call's headers, that it has begun.
+    pub(super) frame: Duration,
 }
 
 /// A stream to a peer, with all that ends when it is closed.
 pub(crate) struct Peer {
     stream: UnixStream,
     caller: Caller,
-    /// How long the peer may leave us waiting to write.
-    patience: Duration,
+    patience: Patience,
+    /// What the peer is in the middle of.
+    frames: Frames,
+    /// Runs while the peer is in the middle of something.
+    begun: Option<Pin<Box<Sleep>>>,
     /// Runs while a write waits. HTTP/2's keepalive does not help there: it would close the
     /// connection with a frame that waits behind that write.
     stalled: Option<Pin<Box<Sleep>>>,
@@ -68,6 +82,8 @@ impl Peer {
             stream,
             caller,
             patience,
+            frames: Frames::before_preface(PREFACE.len()),
+            begun: None,
             stalled: None,
             observer,
             _slot: slot,
@@ -76,6 +92,24 @@ impl Peer {
 
     pub(crate) fn caller(&self) -> &Caller {
         &self.caller
+    }
+
+    /// Passes on how a read of these bytes went, and fails where what the peer has begun takes it
+    /// too long. Until headers are whole, there is no call that could have a deadline.
+    fn hurry(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+        read: Poll<io::Result<()>>,
+    ) -> Poll<io::Result<()>> {
+        let ended = self.frames.advance(bytes);
+        if ended || self.frames.is_between() {
+            self.begun = None;
+        }
+        if read.is_ready() || self.frames.is_between() {
+            return read;
+        }
+        wait(&mut self.begun, self.patience.frame, cx)
     }
 
     /// Passes on how a write went, and fails where the peer has read nothing for too long.
@@ -88,15 +122,21 @@ impl Peer {
             self.stalled = None;
             return write;
         }
-        let patience = self.patience;
-        let stalled = self
-            .stalled
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
-        stalled
-            .as_mut()
-            .poll(cx)
-            .map(|()| Err(io::ErrorKind::TimedOut.into()))
+        wait(&mut self.stalled, self.patience.write, cx)
     }
+}
+
+/// Waits, and fails where that has taken too long since the first time.
+fn wait<T>(
+    since: &mut Option<Pin<Box<Sleep>>>,
+    patience: Duration,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<T>> {
+    since
+        .get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)))
+        .as_mut()
+        .poll(cx)
+        .map(|()| Err(io::ErrorKind::TimedOut.into()))
 }
 
 impl Drop for Peer {
@@ -119,7 +159,9 @@ impl AsyncRead for Peer {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        self.hurry(cx, &buf.filled()[before..], read)
     }
 }
 

@@ -7,7 +7,7 @@ use tokio::io::Interest;
 use tokio::net::UnixStream;
 
 /// How every HTTP/2 client begins (RFC 9113 §3.4).
-const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub(super) const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// The peer said something else, or hung up.
 #[derive(Debug, PartialEq, Eq)]
