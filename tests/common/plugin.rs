@@ -1,6 +1,7 @@
 //! A plugin in this process: a real socket in a directory of its own, a keystore in memory, and an
 //! observer that remembers.
 
+use std::convert::Infallible;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use claviger_proto::v2::key_management_service_client::KeyManagementServiceClien
 use claviger_proto::v2::{
     DecryptRequest, EncryptRequest, EncryptResponse, StatusRequest, StatusResponse,
 };
+use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use tempfile::TempDir;
 use tokio::io::AsyncReadExt;
@@ -26,8 +28,10 @@ use tokio::net::UnixStream;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tonic::body::Body;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Response};
+use tower::Service;
 
 /// Long enough for any machine; a test that waits this long has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -143,6 +147,18 @@ impl Plugin {
         Self::serve(socket, dir, Setup::default(), Arc::new(keystore), storage)
     }
 
+    /// A plugin of a new cluster, whose primary key is this one.
+    pub(crate) async fn start_with_kek(kek: [u8; 32]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = Socket::make(&socket_in(dir.path())).unwrap();
+        let storage = Arc::new(MemoryStorage::default());
+        let root = testing::test_root();
+        testing::init_with_keks(&*storage, &*root, &[kek]).await;
+        let keystore = Keystore::new(Box::new(storage.clone()), vec![root], None);
+        keystore.sync(testing::NOW).await.unwrap();
+        Self::serve(socket, dir, Setup::default(), Arc::new(keystore), storage)
+    }
+
     pub(crate) async fn start_on(socket: Socket, dir: TempDir, setup: Setup) -> Self {
         let (keystore, storage) = testing::open_keystore().await;
         Self::serve(socket, dir, setup, keystore, storage)
@@ -170,8 +186,9 @@ impl Plugin {
             Arc::default(),
             clock,
         );
+        let services = kms.into_services();
         let deps = Deps {
-            services: kms.into_services(),
+            services: move |connection| panicking(services(connection)),
             allowed_uids,
             observer,
             limits,
@@ -247,6 +264,41 @@ impl Plugin {
         assert_eq!(tally.opened, tally.closed);
         tally
     }
+}
+
+/// A header that makes the service panic.
+pub(crate) const PANIC: &str = "x-test-panic";
+
+/// The service, but for calls with [`PANIC`]: `at once`, or while they are being answered.
+fn panicking<S>(
+    service: S,
+) -> impl Service<
+    http::Request<Incoming>,
+    Response = http::Response<Body>,
+    Error = Infallible,
+    Future: Send,
+> + Clone
++ Send
++ 'static
+where
+    S: Service<http::Request<Incoming>, Response = http::Response<Body>, Error = Infallible>
+        + Clone
+        + Send
+        + 'static,
+    S::Future: Send,
+{
+    tower::service_fn(move |request: http::Request<Incoming>| {
+        let panics = request.headers().get(PANIC).cloned();
+        assert!(
+            panics.as_ref().is_none_or(|when| when != "at once"),
+            "a fault of the test's own"
+        );
+        let answer = service.clone().call(request);
+        async move {
+            assert!(panics.is_none(), "a fault of the test's own");
+            answer.await
+        }
+    })
 }
 
 /// The configuration of a socket `kms.sock` in this directory.

@@ -219,6 +219,23 @@ async fn row_24_a_malformed_key_id_is_refused() {
 }
 
 #[tokio::test]
+async fn row_25_the_same_key_in_another_cluster_does_not_open_it() {
+    let here = Plugin::start_with_kek([7; 32]).await;
+    let there = Plugin::start_with_kek([7; 32]).await;
+    let sealed = there.client().await.seal(&[5; 32]).await;
+    let mut client = here.client().await;
+    assert_eq!(client.answer_status().await.key_id, sealed.key_id);
+    let answer = client.open(&sealed.key_id, &sealed.ciphertext).await;
+    assert_eq!(
+        refused(answer),
+        (Code::DataLoss, "authentication".to_owned())
+    );
+    drop(client);
+    here.ends_unharmed().await;
+    there.ends_unharmed().await;
+}
+
+#[tokio::test]
 async fn row_26_another_keyrings_key_is_not_found() {
     let plugin = Plugin::start().await;
     let stranger = Plugin::start().await;

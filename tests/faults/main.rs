@@ -15,6 +15,7 @@ mod calls;
 mod connections;
 mod floods;
 mod keys;
+mod panics;
 mod process;
 mod socket;
 mod starved;
