@@ -1,5 +1,6 @@
 //! The command line: one file per command, and the command tree is the file tree.
 
+mod backup;
 pub mod check;
 pub mod failure;
 mod init;
@@ -9,6 +10,7 @@ pub mod output;
 mod policy;
 pub mod print;
 pub mod probe;
+mod restore;
 mod rotate;
 #[cfg(test)]
 mod schema;
@@ -56,6 +58,10 @@ enum Command {
     Status(status::StatusArgs),
     /// Make another key the primary one, seamlessly
     Rotate(rotate::RotateArgs),
+    /// A sealed copy of the keyring, and whether one would help
+    Backup(backup::BackupArgs),
+    /// Make one keyring of a backup and what is there
+    Restore(restore::RestoreArgs),
     /// Who must acknowledge a rotation
     #[command(subcommand)]
     Member(member::MemberCommand),
@@ -107,6 +113,8 @@ fn run(cli: &Cli, output: &Output) -> Result<Exit, Failure> {
         },
         Command::Status(args) => wait(status::run(&config()?, args, output)),
         Command::Rotate(args) => wait(rotate::run(&config()?, args, output)),
+        Command::Backup(args) => wait(backup::run(&config()?, args, output)),
+        Command::Restore(args) => wait(restore::run(&config()?, args, output)),
         Command::Member(command) => wait(member::run(&config()?, command, output)),
         Command::Policy(command) => wait(policy::run(&config()?, command, output)),
         Command::Check(args) => check::run(&cli.config, args, output),

@@ -26,6 +26,18 @@ pub struct Notes {
     /// When a recovery slot was last shown to open.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recovery_tested: Option<Timestamp>,
+    /// The last backup.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup: Option<BackedUp>,
+}
+
+/// A sealed copy of the keyring, made for keeping elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackedUp {
+    /// The keyring's revision.
+    pub revision: u64,
+    /// When.
+    pub at: Timestamp,
 }
 
 /// One slot that was shown to open.
@@ -63,7 +75,18 @@ impl NotesFile {
         if recovery {
             notes.recovery_tested = Some(now);
         }
-        let mut bytes = serde_json::to_vec(&notes).unwrap_or_default();
+        self.write(&notes)
+    }
+
+    /// Notes that the keyring was backed up.
+    pub fn backed_up(&self, revision: u64, now: Timestamp) -> Result<(), StorageError> {
+        let mut notes = self.read();
+        notes.backup = Some(BackedUp { revision, at: now });
+        self.write(&notes)
+    }
+
+    fn write(&self, notes: &Notes) -> Result<(), StorageError> {
+        let mut bytes = serde_json::to_vec(notes).unwrap_or_default();
         bytes.push(b'\n');
         durable::replace(&self.0, &bytes)
     }

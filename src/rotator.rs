@@ -12,9 +12,8 @@ use std::time::Duration;
 
 use claviger_keystore::Keystore;
 use claviger_keystore::error::{Error, StorageError};
-use claviger_keystore::keyring::Keyring;
 use claviger_keystore::member::{MemberName, MemberRecord, RootRecord};
-use claviger_keystore::rotation::{self, Action, Request, Situation};
+use claviger_keystore::rotation::{self, Action, Request};
 use claviger_keystore::store::new_instance;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
@@ -156,8 +155,7 @@ impl Rotator {
     /// Does the next step of a rotation that is due, or that a restore began.
     async fn turn(&mut self, now: Moment) -> Result<Option<String>, Error> {
         let keystore = &self.deps.keystore;
-        let (Some(keyring), Some(open)) = (keystore.keyring().await, keystore.acknowledged().await)
-        else {
+        let Some(keyring) = keystore.keyring().await else {
             return Ok(None);
         };
         let header = keyring.header();
@@ -167,35 +165,16 @@ impl Rotator {
         if !due && header.primary().is_some() {
             return Ok(None);
         }
-        let members = keystore.members().await?;
-        let situation = Situation {
-            header,
-            hash: open.sha256,
-            members: &members,
-            ourselves: Some(&self.deps.name),
-            now: now.wall,
-        };
         let due_for = due_since.map_or(Duration::ZERO, |since| now.boottime.saturating_sub(since));
-        let committed = match rotation::decide(&situation, Request::Timer { due_for }) {
-            Action::Stage => {
-                keystore
-                    .commit(now.wall, |keyring| keyring.stage(now.wall))
-                    .await
-            }
-            Action::Activate(id) => {
-                let activate = |keyring: &Keyring| Ok(keyring.activate(&id, now.wall)?);
-                keystore.commit(now.wall, activate).await
-            }
-            Action::Wait(awaited) => {
+        let step = keystore.step(Request::Timer { due_for }, Some(&self.deps.name), now.wall);
+        match step.await {
+            Ok(Action::Wait(awaited)) => {
                 let who: Vec<_> = awaited.iter().map(ToString::to_string).collect();
-                return Ok(Some(who.join("; ")));
+                Ok(Some(who.join("; ")))
             }
-            Action::Nothing(_) | Action::Abort(_) => Ok(()),
-        };
-        match committed {
-            // Somebody else took the step.
-            Err(Error::Storage(StorageError::Conflict)) => Ok(None),
-            other => other.map(|()| None),
+            // After a conflict somebody else took the step.
+            Ok(_) | Err(Error::Storage(StorageError::Conflict)) => Ok(None),
+            Err(e) => Err(e),
         }
     }
 

@@ -6,9 +6,8 @@ use std::time::{Duration, Instant};
 
 use claviger_keystore::error::{Error, StorageError};
 use claviger_keystore::key::KeyId;
-use claviger_keystore::keyring::Keyring;
 use claviger_keystore::member::{Member, MemberName, MemberRecord};
-use claviger_keystore::rotation::{self, Action, Idle, Request, Situation};
+use claviger_keystore::rotation::{Action, Idle, Request};
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -143,74 +142,49 @@ impl Rotation<'_> {
     async fn steps(&self, request: Request) -> Result<Ended, Failure> {
         let mut waits = String::new();
         loop {
-            let now = Timestamp::now();
-            match self.next(request, now).await? {
-                Action::Stage => {
-                    self.commit(now, |keyring| keyring.stage(now)).await?;
-                    self.tell("1 stage", "").await;
-                }
-                Action::Activate(id) => {
-                    self.commit(now, |keyring| Ok(keyring.activate(&id, now)?))
-                        .await?;
+            match self.step(request).await? {
+                Some(Action::Stage) => self.tell("1 stage", "").await,
+                Some(Action::Activate(id)) => {
                     self.tell("3 activate", "").await;
                     return Ok(Ended::Primary(id));
                 }
-                Action::Abort(id) => {
-                    self.commit(now, |keyring| Ok(keyring.destroy(&id, now)?))
-                        .await?;
-                    self.tell("abort", &format!("{} was never used", id.short()))
-                        .await;
+                Some(Action::Abort(id)) => {
+                    let unused = format!("{} was never used", id.short());
+                    self.tell("abort", &unused).await;
                     if request == Request::Abort {
                         return Ok(Ended::Aborted);
                     }
                 }
-                Action::Wait(awaited) => {
+                Some(Action::Wait(awaited)) => {
                     let who: Vec<_> = awaited.iter().map(ToString::to_string).collect();
                     self.wait("2 converge", &who.join("; "), &mut waits).await?;
                 }
-                Action::Nothing(Idle::NoMember(_)) => {
-                    self.wait("2 converge", "no member has a record yet", &mut waits)
-                        .await?;
+                Some(Action::Nothing(Idle::NoMember(_))) => {
+                    let nobody = "no member has a record yet";
+                    self.wait("2 converge", nobody, &mut waits).await?;
                 }
-                Action::Nothing(idle) => return ended(idle),
+                Some(Action::Nothing(idle)) => return ended(idle),
+                None => {}
             }
         }
     }
 
-    async fn next(&self, request: Request, now: Timestamp) -> Result<Action, Failure> {
+    /// Takes the next step; none where somebody else was first.
+    async fn step(&self, request: Request) -> Result<Option<Action>, Failure> {
         let keystore = &self.opened.keystore;
+        let now = Timestamp::now();
         keystore.sync(now).await.map_err(|e| refused(DOING, &e))?;
-        let members = self.members().await?;
-        let (Some(keyring), Some(open)) = (keystore.keyring().await, keystore.acknowledged().await)
-        else {
-            let missing = StorageError::Missing(String::new());
-            return Err(refused(DOING, &missing.into()));
-        };
-        let situation = Situation {
-            header: keyring.header(),
-            hash: open.sha256,
-            members: &members,
-            ourselves: self.lock.as_ref().map(|_| &self.name),
-            now,
-        };
-        Ok(rotation::decide(&situation, request))
+        let ourselves = self.lock.as_ref().map(|_| &self.name);
+        match keystore.step(request, ourselves, now).await {
+            Ok(action) => Ok(Some(action)),
+            Err(Error::Storage(StorageError::Conflict)) => Ok(None),
+            Err(e) => Err(refused(DOING, &e)),
+        }
     }
 
     async fn members(&self) -> Result<Vec<Member>, Failure> {
         let members = self.opened.keystore.members().await;
         members.map_err(|e| refused(DOING, &e))
-    }
-
-    /// Commits one step. Where somebody else was first, what is next is looked at anew.
-    async fn commit(
-        &self,
-        now: Timestamp,
-        change: impl FnOnce(&Keyring) -> Result<Keyring, Error>,
-    ) -> Result<(), Failure> {
-        match self.opened.keystore.commit(now, change).await {
-            Ok(()) | Err(Error::Storage(StorageError::Conflict)) => Ok(()),
-            Err(e) => Err(refused(DOING, &e)),
-        }
     }
 
     /// Waits a moment, and says for whom, once.

@@ -16,12 +16,15 @@ use crate::schema::{assert_checked_in, dir, file};
 
 /// Every answer, by its kind.
 const ANSWERS: &[fn() -> (&'static str, Schema)] = &[
+    answer::<super::backup::BackedUp>,
+    answer::<super::backup::Verified>,
     answer::<super::check::report::Report>,
     answer::<super::init::Initialized>,
     answer::<crate::probe::report::Report>,
     answer::<super::probe::Change<'static>>,
     answer::<super::member::Members>,
     answer::<super::policy::PolicyAnswer>,
+    answer::<super::restore::Restored>,
     answer::<super::rotate::Rotated>,
     answer::<super::slot::Slots>,
     answer::<super::slot::Tested>,
