@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use crate::Keystore;
 use crate::document::{Document, KeyringKey};
 use crate::error::{Error, RootError, StorageError};
-use crate::header::{ClusterId, Hex, SlotId};
+use crate::header::{ClusterId, Header, Hex, SlotId};
 use crate::key::{Kek, KeyId, KeyInfo, KeyState};
 use crate::keyring::Keyring;
 use crate::member::{Acknowledged, Connections, MemberName, MemberRecord};
@@ -84,6 +84,17 @@ pub async fn init_with_keks(
         .await
         .unwrap();
     ids
+}
+
+/// What somebody would make who has the KEKs of an open keystore, and this keyring key of his own.
+pub async fn seal_as(keystore: &Keystore, header: Header, key: &KeyringKey) -> Document {
+    let keyring = keystore.keyring().await.unwrap();
+    let keks = keyring
+        .keks()
+        .map(|kek| Kek::from_bytes(kek.expose()).unwrap());
+    let keyring = Keyring::from_parts(header, keks.collect()).unwrap();
+    let document = Document::seal(&keyring, key).unwrap();
+    Document::parse(document.as_bytes().to_vec()).unwrap()
 }
 
 /// Stages and activates a fresh KEK, and returns its id.
