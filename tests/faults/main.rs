@@ -19,4 +19,5 @@ mod panics;
 mod process;
 mod socket;
 mod starved;
+mod strangers;
 mod wire;
