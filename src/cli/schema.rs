@@ -27,6 +27,7 @@ const ANSWERS: &[fn() -> (&'static str, Schema)] = &[
     answer::<super::restore::Restored>,
     answer::<super::rotate::Rotated>,
     answer::<super::slot::Slots>,
+    answer::<super::slot::change::SlotsChanged>,
     answer::<super::slot::Tested>,
     answer::<super::status::Status>,
 ];

@@ -1,7 +1,9 @@
 //! `claviger slot`: which roots can open the keyring, and whether they do.
 
+pub(super) mod change;
+
 use std::io::{self, IsTerminal, Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use claviger_keystore::document::Document;
 use claviger_keystore::error::Error;
@@ -20,6 +22,7 @@ use super::output::{Answer, Output, Style};
 use crate::app;
 use crate::config::Config;
 use crate::notes::Notes;
+use change::RekeyArgs;
 
 /// What to do with slots.
 #[derive(Debug, clap::Subcommand)]
@@ -28,6 +31,21 @@ pub(super) enum SlotCommand {
     List,
     /// Prove that a slot opens, and note when
     Test(TestArgs),
+    /// Let one more root of the configuration open the keyring
+    Add {
+        /// Its name in the configuration
+        root: String,
+    },
+    /// Let a slot's root open the keyring no more; makes another keyring key
+    Remove {
+        /// The slot's name, or the first digits of its id
+        slot: String,
+        /// The file with the recovery key, instead of typing it
+        #[arg(long, value_name = "FILE")]
+        recovery_key: Option<PathBuf>,
+    },
+    /// Make another keyring key, and wrap it anew for every slot
+    Rekey(RekeyArgs),
 }
 
 /// Which slot, and where its key is.
@@ -49,6 +67,15 @@ pub(super) async fn run(
     match command {
         SlotCommand::List => list(config, output).await,
         SlotCommand::Test(args) => test(config, args, output).await,
+        SlotCommand::Add { root } => change::add(config, root, output).await,
+        SlotCommand::Remove { slot, recovery_key } => {
+            let args = RekeyArgs {
+                drop_slot: vec![slot.clone()],
+                recovery_key: recovery_key.clone(),
+            };
+            change::rekey(config, &args, output).await
+        }
+        SlotCommand::Rekey(args) => change::rekey(config, args, output).await,
     }
 }
 
@@ -136,7 +163,7 @@ async fn test(config: &Config, args: &TestArgs, output: &Output) -> Result<Exit,
     let document = load(config, &doing).await?;
     let header = document.header();
     let slot = find(&header.slots, &args.slot, &doing)?;
-    let root = root_for(config, slot, args, &doing)?;
+    let root = root_for(config, slot, args.recovery_key.as_deref(), &doing)?;
     let opened = root::open_slot(
         root.as_ref(),
         slot,
@@ -234,10 +261,10 @@ fn find<'a>(slots: &'a [Slot], wanted: &str, doing: &str) -> Result<&'a Slot, Fa
 fn root_for(
     config: &Config,
     slot: &Slot,
-    args: &TestArgs,
+    recovery_key: Option<&Path>,
     doing: &str,
 ) -> Result<Box<dyn Root>, Failure> {
-    if let (SlotKind::Recovery, Some(file)) = (slot.kind, &args.recovery_key) {
+    if let (SlotKind::Recovery, Some(file)) = (slot.kind, recovery_key) {
         return Ok(Box::new(Recovery::with_file(slot.name.as_str(), file)));
     }
     let configured = app::roots(config)
