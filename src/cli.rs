@@ -107,8 +107,8 @@ fn run(cli: &Cli, output: &Output) -> Result<Exit, Failure> {
     let config = || read_config(&cli.config);
     match &cli.command {
         Command::Init(args) => wait(init::run(&config()?, args, output)),
-        Command::Serve(args) => match args.dev_dir() {
-            Some(dir) => serve::run_dev(&dir?, output),
+        Command::Serve(args) => match args.dev() {
+            Some(try_out) => serve::run_dev(&try_out?, output),
             None => serve::run(&config()?),
         },
         Command::Status(args) => wait(status::run(&config()?, args, output)),

@@ -10,6 +10,8 @@
 mod components;
 #[path = "common/schema.rs"]
 mod schema;
+#[path = "commands/try_out.rs"]
+mod try_out;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -331,39 +333,6 @@ fn every_fault_of_a_configuration_is_told_with_its_line() {
     for part in ["line 1,", "line 2,", "line 3,", "`root`", "`storage`"] {
         assert!(error.contains(part), "{part} is missing: {error}");
     }
-}
-
-#[test]
-fn a_try_out_is_made_once() {
-    let dir = tempfile::tempdir().unwrap();
-    let dev = dir.path().join("dev");
-    let start = || {
-        let mut serve = Command::new(env!("CARGO_BIN_EXE_claviger"));
-        serve.args(["serve", "--dev", "--dir"]).arg(&dev);
-        Serving(
-            serve
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .spawn()
-                .unwrap(),
-        )
-    };
-    let wait_for = |name: &str| {
-        let until = Instant::now() + Duration::from_secs(30);
-        while !dev.join(name).exists() {
-            assert!(Instant::now() < until, "no {name}");
-            std::thread::yield_now();
-        }
-    };
-    let first = start();
-    wait_for("metrics.addr");
-    let files = ["config.yaml", "root.key", "recovery.key", "keyring"];
-    let before = files.map(|name| fs::read(dev.join(name)).unwrap());
-    drop(first);
-    fs::remove_file(dev.join("metrics.addr")).unwrap();
-    let _second = start();
-    wait_for("metrics.addr");
-    assert_eq!(files.map(|name| fs::read(dev.join(name)).unwrap()), before);
 }
 
 #[test]

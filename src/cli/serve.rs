@@ -47,16 +47,15 @@ pub(super) struct ServeArgs {
     /// Where `--dev` keeps it [default: ${XDG_STATE_HOME:-~/.local/state}/claviger-dev]
     #[arg(long, value_name = "DIR", requires = "dev")]
     dir: Option<PathBuf>,
+    #[command(flatten)]
+    cluster: dev::ClusterArgs,
 }
 
 impl ServeArgs {
-    /// The folder of a try-out, if this is one.
-    pub(super) fn dev_dir(&self) -> Option<Result<PathBuf, Failure>> {
-        self.dev.then(|| {
-            self.dir
-                .clone()
-                .map_or_else(dev::default_dir, dev::absolute)
-        })
+    /// The try-out, if this is one.
+    pub(super) fn dev(&self) -> Option<Result<dev::TryOut, Failure>> {
+        self.dev
+            .then(|| dev::TryOut::new(self.dir.as_deref(), &self.cluster))
     }
 }
 
@@ -69,15 +68,15 @@ pub(super) fn run(config: &Config) -> Result<Exit, Failure> {
 }
 
 /// Makes a try-out and serves it.
-pub(super) fn run_dev(dir: &std::path::Path, output: &Output) -> Result<Exit, Failure> {
-    let config = dev::configuration(dir)?;
+pub(super) fn run_dev(try_out: &dev::TryOut, output: &Output) -> Result<Exit, Failure> {
+    let config = try_out.configuration()?;
     let prepared = Prepared::new(&config)?;
     prepared.runtime.block_on(async {
-        dev::make_keyring(&config, dir).await?;
+        try_out.make_keyring(&config).await?;
         let announce = async |metrics: &MetricsServer| {
             // A port that is taken must not keep the plugin from serving.
             let bound = tokio::time::timeout(Duration::from_secs(1), metrics.bound()).await;
-            dev::announce(&config, dir, bound.ok().flatten(), output)
+            try_out.announce(&config, bound.ok().flatten(), output)
         };
         serve(&config, &prepared, Durability::Memory, announce).await
     })
@@ -103,7 +102,8 @@ impl Prepared {
         hygiene::apply().map_err(|e| failed(&e))?;
         secret::check_random().map_err(|e| failed(&e))?;
         threads::check().map_err(|e| {
-            let next = "raise TasksMax=, LimitNPROC= or MemoryMax=, or what your container has of them";
+            let next =
+                "raise TasksMax=, LimitNPROC= or MemoryMax=, or what your container has of them";
             Failure::new(Exit::Fault, "starting the plugin's threads", e, next)
         })?;
         let socket = Socket::open(&config.server).map_err(|e| failed(&e))?;
