@@ -201,6 +201,33 @@ fn a_snapshot_taken_during_a_compaction_has_every_object() {
     assert_eq!(about.compacting, Some(revision));
 }
 
+/// `etcd-3.4.db` is of Debian's etcd 3.4.23: five keys put at revisions 2 to 6, the second again at 7,
+/// the third deleted at 8, compacted up to 4, and a sixth key put at 9. Its etcdctl says of it
+/// `{"hash":2982817797,"revision":9,…}`.
+#[test]
+fn a_snapshot_of_etcd_3_4_is_read() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/snapshot/etcd-3.4.db");
+    let (about, found) = read(&path).unwrap();
+    assert!(about.hashed);
+    assert_eq!(
+        (about.revision, about.compacted, about.compacting),
+        (9, 4, None)
+    );
+    let expected = [
+        (1, 2, "v1"),
+        (2, 7, "again"),
+        (4, 5, "v4"),
+        (5, 6, "v5"),
+        (6, 9, "six"),
+    ];
+    let expected = expected.map(|(n, revision, value)| {
+        let key = format!("/registry/secrets/a/{n}").into_bytes();
+        (key, (revision, value.as_bytes().to_vec()))
+    });
+    assert_eq!(found, BTreeMap::from(expected));
+    assert_eq!(hash(&path), 2_982_817_797);
+}
+
 #[test]
 fn a_snapshot_that_is_not_whole_is_refused() {
     let dir = folder();
