@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use claviger_keystore::document::{Document, MAX_LEN};
 use claviger_keystore::durable;
-use claviger_keystore::error::Error;
+use claviger_keystore::error::{Error, StorageError};
 use claviger_keystore::key::KeyState;
 use claviger_keystore::root::Root;
 use claviger_keystore::root::recovery::Recovery;
@@ -29,7 +29,7 @@ use crate::config::Config;
 #[command(args_conflicts_with_subcommands = true)]
 pub(super) struct BackupArgs {
     /// Where the copy goes; nothing is overwritten
-    #[arg(short, long = "out", value_name = "FILE", required = true)]
+    #[arg(long, value_name = "FILE", required = true)]
     out: Option<PathBuf>,
     #[command(subcommand)]
     command: Option<BackupCommand>,
@@ -69,7 +69,7 @@ pub(super) async fn run(
             Exit::Usage,
             "backing up the keyring",
             "there is no file to write to",
-            "claviger backup -o FILE",
+            "claviger backup --out FILE",
         )),
     }
 }
@@ -127,9 +127,21 @@ async fn verify(config: &Config, args: &VerifyArgs, output: &Output) -> Result<E
     Ok(if whole { Exit::Done } else { Exit::No })
 }
 
-fn read(file: &Path, doing: &str) -> Result<Document, Failure> {
-    let bytes = durable::read(file, MAX_LEN as u64).map_err(|e| refused(doing, &e.into()))?;
-    Document::parse(bytes).map_err(|e| refused(doing, &e.into()))
+/// Reads a copy of the keyring, wherever it lies.
+pub(super) fn read(file: &Path, doing: &str) -> Result<Document, Failure> {
+    let bytes = durable::read(file, MAX_LEN as u64).map_err(|e| match e {
+        StorageError::Missing(_) => Failure::new(
+            Exit::Usage,
+            doing,
+            "there is no such file",
+            "name the copy that claviger backup made, or a keyring.<revision>",
+        ),
+        other => refused(doing, &other.into()),
+    })?;
+    Document::parse(bytes).map_err(|e| {
+        let next = "name another copy, or a keyring.<revision>";
+        Failure::new(Exit::Fault, doing, format!("the file {e}"), next)
+    })
 }
 
 /// Opens every KEK of a document, by the first root that can.

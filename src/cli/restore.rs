@@ -4,8 +4,6 @@
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use claviger_keystore::document::{Document, MAX_LEN};
-use claviger_keystore::durable;
 use claviger_keystore::error::{Error, NotSuccessor};
 use claviger_keystore::header::KeyringKeyId;
 use claviger_keystore::key::KeyId;
@@ -16,6 +14,7 @@ use claviger_keystore::store::Restore;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::backup;
 use super::failure::{Exit, Failure};
 use super::keyring::refused;
 use super::output::{Answer, Output, Style};
@@ -46,9 +45,7 @@ pub(super) async fn run(
 ) -> Result<Exit, Failure> {
     let doing = format!("restoring {}", args.file.display());
     let failed = |e: &Error| not_restored(&doing, e);
-    let read = durable::read(&args.file, MAX_LEN as u64);
-    let bytes = read.map_err(|e| failed(&e.into()))?;
-    let from = Document::parse(bytes).map_err(|e| failed(&e.into()))?;
+    let from = backup::read(&args.file, &doing)?;
     let keystore = app::keystore(config, Durability::Memory);
     let now = Timestamp::now();
     // What is there need not open: that may be why something is restored.
