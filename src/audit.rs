@@ -3,17 +3,21 @@
 //! any plugin or none.
 //!
 //! - [`bolt`], [`snapshot`]: etcd's snapshot files
+//! - [`discovery`]: where the cluster's etcd is
 //! - [`etcd`], [`keyspace`], `fetch`, `history`: a live etcd
 //! - [`ledger`]: every object that an audit saw, in a file
 //! - [`object`]: what one stored value says of itself
+//! - [`scope`]: what should be protected otherwise
 //! - [`tally`]: the counts
 
 pub mod bolt;
+pub mod discovery;
 pub mod etcd;
 mod fetch;
 mod history;
 pub mod keyspace;
 pub mod ledger;
 pub mod object;
+pub mod scope;
 pub mod snapshot;
 pub mod tally;

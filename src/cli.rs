@@ -1,5 +1,6 @@
 //! The command line: one file per command, and the command tree is the file tree.
 
+mod audit;
 mod backup;
 pub mod check;
 pub mod failure;
@@ -74,6 +75,8 @@ enum Command {
     Probe(probe::ProbeArgs),
     /// What to paste elsewhere, filled in from the configuration
     Print(print::PrintArgs),
+    /// What every key, every other provider and plaintext still protects
+    Audit(audit::AuditArgs),
     /// The roots that can open the keyring
     #[command(subcommand)]
     Slot(slot::SlotCommand),
@@ -117,6 +120,7 @@ fn run(cli: &Cli, output: &Output) -> Result<Exit, Failure> {
         Command::Restore(args) => wait(restore::run(&config()?, args, output)),
         Command::Member(command) => wait(member::run(&config()?, command, output)),
         Command::Policy(command) => wait(policy::run(&config()?, command, output)),
+        Command::Audit(args) => wait(audit::run(&cli.config, args, output)),
         Command::Check(args) => check::run(&cli.config, args, output),
         Command::Probe(args) => wait(probe::run(args, output)),
         Command::Print(args) => print::run(&cli.config, args, output),

@@ -29,6 +29,24 @@ pub struct Notes {
     /// The last backup.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backup: Option<BackedUp>,
+    /// The last audit of a live etcd.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audit: Option<Audited>,
+}
+
+/// What an audit of a live etcd found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Audited {
+    /// When.
+    pub at: Timestamp,
+    /// The end point.
+    pub etcd: String,
+    /// etcd's revision.
+    pub revision: i64,
+    /// Current objects that have to be rewritten.
+    pub stale: u64,
+    /// Stored values whose header could not be read.
+    pub exceptions: u64,
 }
 
 /// A sealed copy of the keyring, made for keeping elsewhere.
@@ -82,6 +100,13 @@ impl NotesFile {
     pub fn backed_up(&self, revision: u64, now: Timestamp) -> Result<(), StorageError> {
         let mut notes = self.read();
         notes.backup = Some(BackedUp { revision, at: now });
+        self.write(&notes)
+    }
+
+    /// Notes what an audit found.
+    pub fn audited(&self, audit: Audited) -> Result<(), StorageError> {
+        let mut notes = self.read();
+        notes.audit = Some(audit);
         self.write(&notes)
     }
 

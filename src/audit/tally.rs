@@ -57,6 +57,8 @@ pub struct Exception {
     pub object: String,
     /// Where the value was found.
     pub place: Place,
+    /// In which snapshot file, if not in etcd.
+    pub snapshot: Option<String>,
     /// What is wrong with it.
     pub reason: Malformed,
 }
@@ -136,7 +138,7 @@ impl Tally {
     }
 
     /// Adds what one snapshot file has: of the file's tally, current values and history together.
-    pub fn add_snapshot(&mut self, file: &Self) {
+    pub fn add_snapshot(&mut self, name: &str, file: &Self) {
         for theirs in &file.rows {
             let values = theirs.counts.current + theirs.counts.history;
             if values == 0 {
@@ -160,7 +162,10 @@ impl Tally {
             }
         }
         for exception in &file.exceptions {
-            self.keep(exception.clone());
+            self.keep(Exception {
+                snapshot: Some(name.to_owned()),
+                ..exception.clone()
+            });
         }
         self.exception_count += file.exception_count;
     }
@@ -188,6 +193,7 @@ impl Tally {
         self.keep(Exception {
             object,
             place,
+            snapshot: None,
             reason,
         });
         self.exception_count += 1;
@@ -272,5 +278,122 @@ fn shown(key: &[u8], name: Option<Name<'_>>) -> String {
     match name {
         Some(name) => name.to_string(),
         None => key.escape_ascii().to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY1: &[u8] = b"k8s:enc:aescbc:v1:key1:x";
+    const KEY2: &[u8] = b"k8s:enc:aescbc:v1:key2:x";
+
+    fn counts(tally: &Tally) -> Vec<(String, Counts)> {
+        let rows = tally.rows().iter();
+        rows.map(|row| (row.protection.to_string(), row.counts))
+            .collect()
+    }
+
+    #[test]
+    fn values_are_counted_by_resource_protection_and_place() {
+        let mut tally = Tally::new("/registry");
+        assert_eq!(
+            tally.add(Place::Current, b"/registry/secrets/a/1", KEY1),
+            Some(0)
+        );
+        assert_eq!(
+            tally.add(Place::Current, b"/registry/secrets/a/2", KEY2),
+            Some(1)
+        );
+        assert_eq!(
+            tally.add(Place::History, b"/registry/secrets/b/3", KEY1),
+            Some(0)
+        );
+        assert_eq!(
+            tally.add(Place::Current, b"/registry/pods/a/4", KEY1),
+            Some(2)
+        );
+        assert_eq!(tally.rows()[0].counts.current, 1);
+        assert_eq!(tally.rows()[0].counts.history, 1);
+        assert_eq!(tally.rows()[0].examples, ["secrets/a/1"]);
+        assert_eq!(
+            tally.rows()[2].resource,
+            Some(Resource::stored_under("pods"))
+        );
+    }
+
+    #[test]
+    fn outside_of_the_prefix_only_what_is_encrypted_counts() {
+        let mut tally = Tally::new("/registry");
+        assert_eq!(
+            tally.add(Place::Current, b"/claviger/prod/keyring", b"{}"),
+            None
+        );
+        assert_eq!(
+            tally.add(Place::Current, b"/other/secrets/a/1", KEY1),
+            Some(0)
+        );
+        assert_eq!(tally.foreign(), 1);
+        assert_eq!(tally.rows()[0].resource, None);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_listed_and_not_counted() {
+        let mut tally = Tally::new("/registry");
+        for n in 0..EXCEPTIONS + 1 {
+            let key = format!("/registry/secrets/a/{n}");
+            assert_eq!(tally.add(Place::History, key.as_bytes(), b"k8s:enc:"), None);
+        }
+        assert_eq!(tally.rows(), []);
+        assert_eq!(tally.exceptions().len(), EXCEPTIONS);
+        assert_eq!(tally.exception_count(), EXCEPTIONS as u64 + 1);
+        assert_eq!(tally.exceptions()[0].object, "secrets/a/0");
+    }
+
+    #[test]
+    fn more_rows_than_may_be_are_exceptions() {
+        let mut tally = Tally::new("/registry");
+        for n in 0..=MAX_ROWS {
+            let value = format!("k8s:enc:aescbc:v1:key{n}:x");
+            tally.add(Place::Current, b"/registry/secrets/a/1", value.as_bytes());
+        }
+        assert_eq!(tally.rows().len(), MAX_ROWS);
+        assert_eq!(tally.exceptions()[0].reason, Malformed::TooMany);
+        // Those that are known are counted on.
+        let again = tally.add(
+            Place::Current,
+            b"/registry/secrets/a/2",
+            b"k8s:enc:aescbc:v1:key0:x",
+        );
+        assert_eq!(again, Some(0));
+    }
+
+    #[test]
+    fn history_and_snapshots_are_added_to_the_rows_they_belong_to() {
+        let mut tally = Tally::new("/registry");
+        tally.add(Place::Current, b"/registry/secrets/a/1", KEY1);
+        let mut history = Tally::new("/registry");
+        history.add(Place::History, b"/registry/secrets/a/2", KEY2);
+        history.add(Place::History, b"/registry/secrets/a/2", KEY1);
+        tally.add_history(&history);
+        let mut file = Tally::new("/registry");
+        file.add(Place::Current, b"/registry/secrets/a/1", KEY2);
+        file.add(Place::History, b"/registry/secrets/a/1", KEY2);
+        file.add(Place::Current, b"/registry/secrets/a/2", b"k8s:enc:");
+        tally.add_snapshot("one", &file);
+        tally.add_snapshot("two", &file);
+        let expected = [("aescbc:key1", [1, 1, 0, 0]), ("aescbc:key2", [0, 1, 4, 2])];
+        let expected = expected.map(|(name, [current, history, snapshot_values, snapshots])| {
+            let counts = Counts {
+                current,
+                history,
+                snapshot_values,
+                snapshots,
+            };
+            (name.to_owned(), counts)
+        });
+        assert_eq!(counts(&tally), expected);
+        assert_eq!(tally.exception_count(), 2);
+        assert_eq!(tally.exceptions()[1].snapshot.as_deref(), Some("two"));
     }
 }

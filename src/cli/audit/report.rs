@@ -1,0 +1,650 @@
+//! The answer of `claviger audit`: the counts, what they mean, and the claim, which says no more
+//! than what was read.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+
+use claviger_keystore::key::{KeyId, KeyState};
+use jiff::Timestamp;
+use serde::ser::Error as _;
+use serde::{Serialize, Serializer};
+
+use super::subject::Subject;
+use crate::audit::keyspace::Live;
+use crate::audit::ledger::{Entry, Ledger};
+use crate::audit::object::{Name, Protection};
+use crate::audit::scope::{Scope, Verdict};
+use crate::audit::tally::{Counts, Place, Row, Tally};
+use crate::cli::output::{Answer, Style};
+
+/// Longer key ids of other plugins are cut on the screen.
+const LONGEST_SHOWN: usize = 48;
+
+/// What was read.
+pub(super) struct Found {
+    pub(super) live: Option<Live>,
+    pub(super) endpoint: String,
+    pub(super) prefix: String,
+    pub(super) tally: Tally,
+    pub(super) scope: Scope,
+    pub(super) subject: Option<Subject>,
+    pub(super) snapshots: Vec<SnapshotRow>,
+    pub(super) list: bool,
+}
+
+/// The answer.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Report {
+    /// Whether the answer is yes: nothing to rewrite, or nothing that names the key of `--key`.
+    clean: bool,
+    etcd: Option<EtcdRow>,
+    snapshots: Vec<SnapshotRow>,
+    /// What `--key` asked about.
+    key: Option<String>,
+    rows: Vec<RowShown>,
+    /// Objects in the clear of resources that nobody encrypts.
+    clear_objects: u64,
+    /// Current objects that a rewrite would protect otherwise.
+    stale_objects: u64,
+    exceptions: Exceptions,
+    /// What was asked for, for each key that may have to go.
+    keys: Vec<KeyVerdict>,
+    /// What was shown, where something was.
+    claims: Vec<String>,
+    /// Every object of `--list`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    objects: Option<Listing>,
+    #[serde(skip)]
+    next: Option<String>,
+}
+
+/// The etcd that was read.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct EtcdRow {
+    pub(super) endpoint: String,
+    pub(super) revision: i64,
+    /// The oldest revision that etcd could still show.
+    history_from: i64,
+    keys: u64,
+    /// How many values were read; the others are as an earlier audit saw them.
+    values_read: u64,
+    prefix: String,
+}
+
+/// A snapshot that was read.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct SnapshotRow {
+    pub(super) file: String,
+    pub(super) revision: i64,
+    pub(super) written: Timestamp,
+    pub(super) hashed: bool,
+}
+
+/// One resource under one protection.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct RowShown {
+    /// The resource; `(outside /registry)` for what is none of this cluster's objects.
+    pub(super) resource: String,
+    pub(super) protection: ProtectionShown,
+    /// The state of our key.
+    pub(super) state: Option<KeyState>,
+    pub(super) current: u64,
+    pub(super) history: u64,
+    /// Snapshot files that have at least one.
+    snapshots: u64,
+    /// Values in all of them.
+    pub(super) snapshot_values: u64,
+    /// Whether a rewrite would protect the current ones otherwise.
+    stale: bool,
+    examples: Vec<String>,
+}
+
+/// What protects.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ProtectionShown {
+    /// `plaintext`, `kms:v2`, `aescbc:v1`, …
+    pub(super) kind: String,
+    /// The KMS provider's name.
+    pub(super) provider: Option<String>,
+    /// The key id, or the key's name.
+    pub(super) key: Option<String>,
+    #[serde(skip)]
+    shown: String,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Exceptions {
+    count: u64,
+    /// The first hundred.
+    first: Vec<ExceptionShown>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ExceptionShown {
+    object: String,
+    history: bool,
+    snapshot: Option<String>,
+    reason: String,
+}
+
+/// What one key still protects, all resources together.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct KeyVerdict {
+    key: String,
+    #[serde(skip)]
+    shown: String,
+    current: u64,
+    history: u64,
+    snapshots: u64,
+    /// Whether anything names it.
+    needed: bool,
+    /// One of ours, which `key disable` and `key destroy` are about.
+    #[serde(skip)]
+    ours: bool,
+    /// Something to disable; plaintext and other providers' keys are not.
+    #[serde(skip)]
+    examples: Vec<String>,
+}
+
+impl Report {
+    pub(super) fn new(found: Found) -> Self {
+        let Found {
+            live,
+            endpoint,
+            prefix,
+            tally,
+            scope,
+            subject,
+            snapshots,
+            list,
+        } = found;
+        let verdicts: Vec<Verdict> = tally
+            .rows()
+            .iter()
+            .map(|row| scope.verdict(row, &tally))
+            .collect();
+        let judged = || tally.rows().iter().zip(&verdicts);
+        let current = |wanted: Verdict| -> u64 {
+            let rows = judged().filter(|(_, verdict)| **verdict == wanted);
+            rows.map(|(row, _)| row.counts.current).sum()
+        };
+        let mut rows: Vec<RowShown> = judged()
+            .filter(|(_, verdict)| **verdict != Verdict::Clear)
+            .map(|(row, verdict)| RowShown::of(row, *verdict == Verdict::Stale, &prefix, &scope))
+            .collect();
+        rows.sort_by(|a, b| {
+            (&a.resource, &a.protection.shown).cmp(&(&b.resource, &b.protection.shown))
+        });
+        let keys = match &subject {
+            Some(subject) => vec![KeyVerdict::about(subject, &tally, &scope)],
+            None => leaving(&tally, &scope, &verdicts),
+        };
+        let stale_objects = current(Verdict::Stale);
+        let unneeded = subject.is_none() || keys.iter().all(|key| !key.needed);
+        let exceptions = tally.exception_count();
+        let clean = exceptions == 0 && unneeded && (subject.is_some() || stale_objects == 0);
+        let listed = |(row, verdict): (&Row, &Verdict)| match &subject {
+            Some(subject) => subject.is_of(row),
+            None => *verdict == Verdict::Stale,
+        };
+        let listed: Vec<bool> = judged().map(listed).collect();
+        let names: Vec<String> = rows_shown(&tally, &scope);
+        let mut live = live;
+        let ledger = live.as_mut().and_then(|live| live.ledger.take());
+        let objects = ledger.filter(|_| list).map(|ledger| Listing {
+            ledger,
+            prefix: prefix.clone(),
+            listed,
+            names,
+        });
+        let etcd = live.map(|live| EtcdRow {
+            endpoint,
+            revision: live.pin.revision,
+            history_from: live.history_from,
+            keys: live.pin.keys,
+            values_read: live.fetched,
+            prefix,
+        });
+        let mut report = Self {
+            clean,
+            etcd,
+            snapshots,
+            key: subject.map(|subject| subject.to_string()),
+            rows,
+            clear_objects: current(Verdict::Clear),
+            stale_objects,
+            exceptions: Exceptions::of(&tally),
+            keys,
+            claims: Vec::new(),
+            objects,
+            next: None,
+        };
+        report.claims = report.claims();
+        report.next = report.next();
+        report
+    }
+
+    pub(super) fn etcd(&self) -> Option<&EtcdRow> {
+        self.etcd.as_ref()
+    }
+
+    pub(super) fn rows(&self) -> &[RowShown] {
+        &self.rows
+    }
+
+    pub(super) fn stale(&self) -> u64 {
+        self.stale_objects
+    }
+
+    pub(super) fn exceptions(&self) -> u64 {
+        self.exceptions.count
+    }
+
+    pub(super) fn is_clean(&self) -> bool {
+        self.clean
+    }
+
+    /// For each key that nothing names: exactly what was looked at, and what was not.
+    fn claims(&self) -> Vec<String> {
+        // Over a value that nobody can read, nothing is claimed.
+        if self.exceptions.count > 0 {
+            return Vec::new();
+        }
+        let snapshots = match self.snapshots.len() {
+            0 => String::new(),
+            1 => "in this snapshot, ".to_owned(),
+            n => format!("in these {n} snapshots, "),
+        };
+        let place = match &self.etcd {
+            Some(etcd) => format!(
+                "at etcd revision {}, over the whole keyspace and its history from revision {}, \
+                 {snapshots}",
+                etcd.revision, etcd.history_from
+            ),
+            None => snapshots,
+        };
+        let nothing = |key: &&KeyVerdict| !key.needed;
+        let claim = |key: &KeyVerdict| match key.key.as_str() {
+            "plaintext" => format!("{place}no object is in the clear that should not be"),
+            key => format!(
+                "{place}no object names {key}; not shown: that no member can still write under it, \
+                 and backups that were not given"
+            ),
+        };
+        self.keys.iter().filter(nothing).map(claim).collect()
+    }
+
+    fn next(&self) -> Option<String> {
+        let stale = |key: &&KeyVerdict| key.current > 0 && key.ours;
+        if self.exceptions.count > 0 {
+            Some("look at the exceptions: kube-apiserver cannot read these objects".to_owned())
+        } else if let Some(key) = self.keys.iter().find(stale) {
+            Some(format!("claviger migrate --key {}", key.shown))
+        } else if self.stale_objects > 0 {
+            Some("claviger migrate".to_owned())
+        } else {
+            None
+        }
+    }
+}
+
+/// How each row's protection is shown.
+fn rows_shown(tally: &Tally, scope: &Scope) -> Vec<String> {
+    let rows = tally.rows().iter();
+    rows.map(|row| shown(&row.protection, scope)).collect()
+}
+
+/// What protects, as a screen has room for it.
+fn shown(protection: &Protection, scope: &Scope) -> String {
+    if let Some((id, state)) = scope.state(protection) {
+        return format!("{} {}", id.short(), state.as_str());
+    }
+    let text = match protection {
+        Protection::KmsV2 { provider, key_id } => match key_id.parse::<KeyId>() {
+            Ok(id) => format!("{}/{}", provider.escape_debug(), id.short()),
+            Err(_) => protection.to_string(),
+        },
+        _ => protection.to_string(),
+    };
+    match text.char_indices().nth(LONGEST_SHOWN) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}
+
+impl RowShown {
+    fn of(row: &Row, stale: bool, prefix: &str, scope: &Scope) -> Self {
+        let resource = row.resource.as_ref();
+        let (kind, provider, key) = match &row.protection {
+            Protection::Plaintext => ("plaintext", None, None),
+            Protection::KmsV2 { provider, key_id } => ("kms:v2", Some(provider), Some(key_id)),
+            Protection::Other { scheme, name } if scheme == "kms:v1" => {
+                ("kms:v1", Some(name), None)
+            }
+            Protection::Other { scheme, name } => (scheme.as_str(), None, Some(name)),
+        };
+        Self {
+            resource: resource.map_or(format!("(outside {prefix})"), ToString::to_string),
+            protection: ProtectionShown {
+                kind: kind.to_owned(),
+                provider: provider.cloned(),
+                key: key.cloned(),
+                shown: shown(&row.protection, scope),
+            },
+            state: scope.state(&row.protection).map(|(_, state)| state),
+            current: row.counts.current,
+            history: row.counts.history,
+            snapshots: row.counts.snapshots,
+            snapshot_values: row.counts.snapshot_values,
+            stale,
+            examples: row.examples.clone(),
+        }
+    }
+}
+
+impl Exceptions {
+    fn of(tally: &Tally) -> Self {
+        let first = tally.exceptions().iter().map(|exception| ExceptionShown {
+            object: exception.object.clone(),
+            history: exception.place == Place::History,
+            snapshot: exception.snapshot.clone(),
+            reason: exception.reason.to_string(),
+        });
+        Self {
+            count: tally.exception_count(),
+            first: first.collect(),
+        }
+    }
+}
+
+impl KeyVerdict {
+    fn new(key: String, shown: String, ours: bool) -> Self {
+        Self {
+            key,
+            shown,
+            current: 0,
+            history: 0,
+            snapshots: 0,
+            needed: false,
+            ours,
+            examples: Vec::new(),
+        }
+    }
+
+    fn add(&mut self, row: &Row) {
+        let Counts {
+            current,
+            history,
+            snapshot_values,
+            snapshots,
+        } = row.counts;
+        self.current += current;
+        self.history += history;
+        // Of several resources the fullest file tells: the same files are meant.
+        self.snapshots = self.snapshots.max(snapshots);
+        self.needed |= current + history + snapshot_values > 0;
+        self.examples.extend(row.examples.iter().cloned());
+    }
+
+    fn about(subject: &Subject, tally: &Tally, scope: &Scope) -> Self {
+        let (shown, ours) = match subject {
+            Subject::Ours(id) => (id.short(), scope.keys.contains_key(id)),
+            _ => (subject.to_string(), false),
+        };
+        let mut verdict = Self::new(subject.to_string(), shown, ours);
+        for row in tally.rows().iter().filter(|row| subject.is_of(row)) {
+            // What nobody encrypts is no plaintext that is asked about.
+            if scope.verdict(row, tally) != Verdict::Clear {
+                verdict.add(row);
+            }
+        }
+        verdict
+    }
+}
+
+/// The keys that may have to go: ours that are retired or disabled, and whatever is stale.
+fn leaving(tally: &Tally, scope: &Scope, verdicts: &[Verdict]) -> Vec<KeyVerdict> {
+    let leaves = |state: KeyState| matches!(state, KeyState::Retired | KeyState::Disabled);
+    let mut found: BTreeMap<String, KeyVerdict> = BTreeMap::new();
+    for (id, _) in scope.keys.iter().filter(|(_, state)| leaves(**state)) {
+        let verdict = KeyVerdict::new(id.to_string(), id.short(), true);
+        found.insert(id.to_string(), verdict);
+    }
+    for (row, verdict) in tally.rows().iter().zip(verdicts) {
+        let key = match (&row.protection, scope.state(&row.protection)) {
+            (Protection::KmsV2 { key_id, .. }, Some((_, state))) if leaves(state) => key_id.clone(),
+            (protection, _) if *verdict == Verdict::Stale => protection.to_string(),
+            _ => continue,
+        };
+        let new = || KeyVerdict::new(key.clone(), shown(&row.protection, scope), false);
+        found.entry(key.clone()).or_insert_with(new).add(row);
+    }
+    found.into_values().collect()
+}
+
+/// Objects that are read from the ledger while they are written.
+#[derive(Debug)]
+struct Listing {
+    ledger: Ledger,
+    prefix: String,
+    /// For each row of the tally, whether its objects are listed, and what protects them.
+    listed: Vec<bool>,
+    names: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Listed {
+    object: String,
+    protected_by: String,
+    resource_version: i64,
+}
+
+impl Listing {
+    fn objects(&self) -> io::Result<impl Iterator<Item = io::Result<Listed>> + '_> {
+        let entries = self.ledger.entries()?;
+        Ok(entries.filter_map(|entry| entry.map(|entry| self.listed(&entry)).transpose()))
+    }
+
+    fn listed(&self, entry: &Entry) -> Option<Listed> {
+        let row = entry.row? as usize;
+        let wanted = *self.listed.get(row)?;
+        wanted.then(|| Listed {
+            object: match Name::parse(&entry.key, &self.prefix) {
+                Some(name) => name.to_string(),
+                None => entry.key.escape_ascii().to_string(),
+            },
+            protected_by: self.names.get(row).cloned().unwrap_or_default(),
+            resource_version: entry.state.modified,
+        })
+    }
+}
+
+impl Serialize for Listing {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeSeq;
+        let mut list = serializer.serialize_seq(None)?;
+        for object in self.objects().map_err(S::Error::custom)? {
+            list.serialize_element(&object.map_err(S::Error::custom)?)?;
+        }
+        list.end()
+    }
+}
+
+impl Answer for Report {
+    const KIND: &'static str = "Audit";
+
+    fn text(&self, out: &mut dyn Write, style: Style) -> io::Result<()> {
+        if let Some(objects) = &self.objects {
+            for object in objects.objects()? {
+                let object = object?;
+                writeln!(out, "{}  {}", object.object, object.protected_by)?;
+            }
+        }
+        self.heading(out)?;
+        self.table(out, style)?;
+        for exception in &self.exceptions.first {
+            let place = if exception.history {
+                ", in history"
+            } else {
+                ""
+            };
+            let (object, reason) = (&exception.object, &exception.reason);
+            writeln!(out, "{} {object}{place}: {reason}", style.bad("EXCEPTION"))?;
+        }
+        let more = self.exceptions.count - self.exceptions.first.len() as u64;
+        if more > 0 {
+            writeln!(out, "{} and {more} more", style.bad("EXCEPTION"))?;
+        }
+        for key in &self.keys {
+            self.key(key, out, style)?;
+        }
+        for claim in &self.claims {
+            writeln!(out, "{} {claim}", style.strong("Shown:"))?;
+        }
+        match &self.next {
+            Some(next) => writeln!(out, "{}  {next}", style.strong("Next:")),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Report {
+    fn heading(&self, out: &mut dyn Write) -> io::Result<()> {
+        if let Some(etcd) = &self.etcd {
+            let host = etcd.endpoint.split("://").last().unwrap_or_default();
+            write!(out, "etcd {host}, revision {}, ", etcd.revision)?;
+            write!(out, "whole keyspace, {} keys", grouped(etcd.keys))?;
+            if etcd.values_read < etcd.keys {
+                let known = etcd.keys - etcd.values_read;
+                write!(out, ", {} unchanged since", grouped(known))?;
+            }
+            writeln!(out, "; history from revision {}", etcd.history_from)?;
+        }
+        for snapshot in &self.snapshots {
+            let SnapshotRow { file, revision, .. } = snapshot;
+            let hash = match snapshot.hashed {
+                true => "",
+                false => ", without a checksum",
+            };
+            writeln!(out, "snapshot {file}, revision {revision}{hash}")?;
+        }
+        Ok(())
+    }
+
+    fn table(&self, out: &mut dyn Write, style: Style) -> io::Result<()> {
+        let widest = |heading: &str, width: &dyn Fn(&RowShown) -> usize| {
+            let rows = self.rows.iter().map(width);
+            rows.max().unwrap_or_default().max(heading.len()) + 2
+        };
+        let resource = widest("RESOURCE", &|row| row.resource.chars().count());
+        let protected = widest("PROTECTED BY", &|row| row.protection.shown.chars().count());
+        let snapshots = match self.snapshots.is_empty() {
+            true => "",
+            false => "   SNAPSHOTS",
+        };
+        let heading = format!(
+            "{:<resource$}{:<protected$}{:>11}{:>11}{snapshots}",
+            "RESOURCE", "PROTECTED BY", "CURRENT", "HISTORY"
+        );
+        writeln!(out, "{}", style.strong(&heading))?;
+        for row in &self.rows {
+            let by = format!("{:<protected$}", row.protection.shown);
+            let by = match row.stale && row.current > 0 {
+                true => style.warn(&by),
+                false => by,
+            };
+            let (current, history) = (grouped(row.current), grouped(row.history));
+            let name = &row.resource;
+            write!(out, "{name:<resource$}{by}{current:>11}{history:>11}")?;
+            match self.snapshots.is_empty() {
+                true => writeln!(out)?,
+                false => writeln!(out, "{:>12}", row.snapshots)?,
+            }
+        }
+        match self.clear_objects {
+            0 => Ok(()),
+            n => writeln!(
+                out,
+                "{} objects of other resources are in the clear",
+                grouped(n)
+            ),
+        }
+    }
+
+    fn key(&self, key: &KeyVerdict, out: &mut dyn Write, style: Style) -> io::Result<()> {
+        if !key.needed {
+            return writeln!(out, "{}: {}", key.shown, style.good("nothing names it"));
+        }
+        let mut live = Vec::new();
+        if key.current > 0 {
+            live.push(format!("{} objects", grouped(key.current)));
+        }
+        if key.history > 0 {
+            live.push(format!("history of {}", grouped(key.history)));
+        }
+        let mut all = live.clone();
+        match key.snapshots {
+            0 => {}
+            1 => all.push("a snapshot".to_owned()),
+            n => all.push(format!("{n} snapshots")),
+        }
+        let (live, all) = (live.join(", "), all.join(", "));
+        let no = style.bad("NO");
+        match (key.ours, live.is_empty()) {
+            (true, false) => writeln!(
+                out,
+                "{}: disable {no} ({live}), destroy {no} ({all})",
+                key.shown
+            )?,
+            (true, true) => writeln!(out, "{}: destroy {no} ({all})", key.shown)?,
+            (false, _) => writeln!(out, "{}: needed ({all})", key.shown)?,
+        }
+        for example in key.examples.iter().take(1) {
+            match (key.current, self.objects.is_some()) {
+                (0 | 1, _) | (_, true) => writeln!(out, "  {example}")?,
+                (n, false) => writeln!(out, "  {example}  (+{}: --list)", grouped(n - 1))?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A number as people read it: `20 110`.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(' ');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_grouped() {
+        let cases = [
+            (0, "0"),
+            (999, "999"),
+            (1000, "1 000"),
+            (1_234_567, "1 234 567"),
+        ];
+        for (number, expected) in cases {
+            assert_eq!(grouped(number), expected);
+        }
+    }
+}
