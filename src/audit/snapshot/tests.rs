@@ -302,7 +302,7 @@ fn it_is_counted_and_says_which_keys_it_needs() {
     assert_eq!(needs(Revisions::All), all);
 
     let mut total = Tally::new("/registry");
-    total.add_snapshot(&snapshot.tally(Revisions::Latest, "/registry").unwrap());
+    total.add_snapshot("db", &snapshot.tally(Revisions::Latest, "/registry").unwrap());
     let old = total.rows().iter().filter(
         |row| matches!(&row.protection, Protection::KmsV2 { key_id, .. } if key_id == "old"),
     );
