@@ -5,6 +5,7 @@ mod backup;
 pub mod check;
 pub mod failure;
 mod init;
+mod key;
 mod keyring;
 mod member;
 pub mod output;
@@ -59,6 +60,9 @@ enum Command {
     Status(status::StatusArgs),
     /// Make another key the primary one, seamlessly
     Rotate(rotate::RotateArgs),
+    /// The life of one key: list, show, disable, enable, destroy
+    #[command(subcommand)]
+    Key(key::KeyCommand),
     /// A sealed copy of the keyring, and whether one would help
     Backup(backup::BackupArgs),
     /// Make one keyring of a backup and what is there
@@ -116,6 +120,7 @@ fn run(cli: &Cli, output: &Output) -> Result<Exit, Failure> {
         },
         Command::Status(args) => wait(status::run(&config()?, args, output)),
         Command::Rotate(args) => wait(rotate::run(&config()?, args, output)),
+        Command::Key(command) => wait(key::run(&config()?, command, output)),
         Command::Backup(args) => wait(backup::run(&config()?, args, output)),
         Command::Restore(args) => wait(restore::run(&config()?, args, output)),
         Command::Member(command) => wait(member::run(&config()?, command, output)),

@@ -1,6 +1,11 @@
 //! What was backed up can be restored, and a restore never loses a key that somebody needs.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "helpers of tests"
+)]
 
 #[path = "common/process.rs"]
 mod process;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use claviger_keystore::Keystore;
 use claviger_keystore::error::{Error, StorageError};
-use claviger_keystore::header::Header;
+use claviger_keystore::header::{DocumentHash, Header};
 use claviger_keystore::key::{KeyId, KeyInfo};
 use claviger_keystore::keyring::Keyring;
 use claviger_keystore::storage::file::Durability;
@@ -38,7 +38,13 @@ pub(super) async fn opened(
             "claviger status says why",
         )
     })?;
-    Ok(Opened { keystore, keyring })
+    let open = keystore.acknowledged().await;
+    let hash = open.map_or(DocumentHash::ZERO, |open| open.sha256);
+    Ok(Opened {
+        keystore,
+        keyring,
+        hash,
+    })
 }
 
 /// A keyring that a command opened.
@@ -46,6 +52,8 @@ pub(super) struct Opened {
     pub(super) keystore: Keystore,
     /// As it was when it was opened.
     pub(super) keyring: Arc<Keyring>,
+    /// The hash of its document.
+    pub(super) hash: DocumentHash,
 }
 
 /// Why the keyring was not opened or changed, and what helps.
