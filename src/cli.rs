@@ -8,6 +8,7 @@ mod init;
 mod key;
 mod keyring;
 mod member;
+mod migrate;
 pub mod output;
 mod policy;
 pub mod print;
@@ -81,6 +82,8 @@ enum Command {
     Print(print::PrintArgs),
     /// What every key, every other provider and plaintext still protects
     Audit(audit::AuditArgs),
+    /// Have kube-apiserver store anew whatever an old key, another provider or nothing protects
+    Migrate(migrate::MigrateArgs),
     /// The roots that can open the keyring
     #[command(subcommand)]
     Slot(slot::SlotCommand),
@@ -126,6 +129,7 @@ fn run(cli: &Cli, output: &Output) -> Result<Exit, Failure> {
         Command::Member(command) => wait(member::run(&config()?, command, output)),
         Command::Policy(command) => wait(policy::run(&config()?, command, output)),
         Command::Audit(args) => wait(audit::run(&cli.config, args, output)),
+        Command::Migrate(args) => wait(migrate::run(&cli.config, args, output)),
         Command::Check(args) => check::run(&cli.config, args, output),
         Command::Probe(args) => wait(probe::run(args, output)),
         Command::Print(args) => print::run(&cli.config, args, output),

@@ -10,6 +10,7 @@
 //! - [`kubeconfig`]: which cluster, and as whom
 //! - [`api`]: the calls to kube-apiserver
 //! - [`discovery`]: which resources it serves, and under which path an object lies
+//! - [`stale`]: which objects these are
 //! - [`rewrite`]: every stale object once
 //! - [`rights`]: the ClusterRole that this needs
 //!
@@ -23,3 +24,4 @@ pub mod kubeconfig;
 mod pace;
 pub mod rewrite;
 pub mod rights;
+pub mod stale;

@@ -2,6 +2,7 @@
 //! stdout.
 
 mod encryption;
+mod rbac;
 mod static_pod;
 mod systemd;
 mod template;
@@ -15,6 +16,7 @@ use super::output::Output;
 use super::read_config;
 use crate::config::{self, Config};
 use encryption::EncryptionArgs;
+use rbac::RbacArgs;
 use static_pod::StaticPodArgs;
 use systemd::SystemdArgs;
 
@@ -31,6 +33,8 @@ pub struct PrintArgs {
 enum What {
     /// The EncryptionConfiguration of a phase, for kube-apiserver
     EncryptionConfig(EncryptionArgs),
+    /// The ClusterRole that migrate needs
+    Rbac(RbacArgs),
     /// A static pod that runs the plugin
     StaticPod(StaticPodArgs),
     /// A systemd service that runs the plugin; with --socket, a socket unit beside it
@@ -46,6 +50,7 @@ pub fn run(config_path: &Path, args: &PrintArgs, output: &Output) -> Result<Exit
     let config_path = absolute(config_path)?;
     let text = match &args.what {
         What::EncryptionConfig(args) => encryption::print(&config, args, output)?,
+        What::Rbac(args) => rbac::print(&config, args, output)?,
         What::StaticPod(args) => static_pod::print(&config, &config_path, args)?,
         What::Systemd(args) => systemd::print(&config, &config_path, args),
     };

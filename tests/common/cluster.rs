@@ -62,6 +62,11 @@ impl Etcd {
         })
     }
 
+    /// Where it answers.
+    pub(crate) fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port.number())
+    }
+
     /// The bytes that lie under a key.
     pub(crate) fn value(&self, key: &str) -> Vec<u8> {
         let answer = self.ask("range", &json!({ "key": BASE64.encode(key.as_bytes()) }));
@@ -75,6 +80,16 @@ impl Etcd {
     pub(crate) fn put(&self, key: &str, value: &[u8]) {
         let key = BASE64.encode(key.as_bytes());
         self.ask("put", &json!({ "key": key, "value": BASE64.encode(value) }));
+    }
+
+    /// Drops every version of a value but the newest, as kube-apiserver has it do every 5 minutes.
+    pub(crate) fn compact(&self) {
+        let answer = self.ask("range", &json!({ "key": BASE64.encode(b"x") }));
+        let revision = &answer["header"]["revision"];
+        self.ask(
+            "compaction",
+            &json!({ "revision": revision, "physical": true }),
+        );
     }
 
     fn ask(&self, call: &str, request: &Value) -> Value {
@@ -97,7 +112,7 @@ impl Etcd {
 pub(crate) struct Apiserver {
     program: PathBuf,
     dir: PathBuf,
-    etcd: u16,
+    etcd: String,
     port: Port,
     api: Api,
     process: Process,
@@ -108,12 +123,12 @@ impl Apiserver {
     pub(crate) fn start(dir: &Path, etcd: &Etcd, encryption: &str) -> Option<Self> {
         let program = component("kube-apiserver")?;
         fs::create_dir_all(dir).unwrap();
-        let certificate = write_credentials(dir);
         let port = Port::reserve();
+        let certificate = write_credentials(dir, port.number());
         let api = Api(Http::tls(port.number(), &certificate, TOKEN));
         fs::write(dir.join("encryption.yaml"), encryption).unwrap();
-        let process = run(&program, dir, etcd.port.number(), port.number());
-        let (dir, etcd) = (dir.to_owned(), etcd.port.number());
+        let (dir, etcd) = (dir.to_owned(), etcd.url());
+        let process = run(&program, &dir, &etcd, port.number());
         Some(Self {
             program,
             dir,
@@ -146,7 +161,7 @@ impl Apiserver {
     pub(crate) fn restart(&mut self) {
         self.process.signal(Signal::TERM);
         self.process.end();
-        self.process = run(&self.program, &self.dir, self.etcd, self.port.number());
+        self.process = run(&self.program, &self.dir, &self.etcd, self.port.number());
         self.ready();
     }
 
@@ -173,7 +188,7 @@ impl Apiserver {
     }
 }
 
-fn run(program: &Path, dir: &Path, etcd: u16, port: u16) -> Process {
+fn run(program: &Path, dir: &Path, etcd: &str, port: u16) -> Process {
     let mut apiserver = command(program);
     apiserver.current_dir(dir).args([
         "--bind-address=127.0.0.1",
@@ -195,16 +210,26 @@ fn run(program: &Path, dir: &Path, etcd: u16, port: u16) -> Process {
         "--encryption-provider-config-automatic-reload",
     ]);
     apiserver.arg(format!("--secure-port={port}"));
-    apiserver.arg(format!("--etcd-servers=http://127.0.0.1:{etcd}"));
+    apiserver.arg(format!("--etcd-servers={etcd}"));
     Process::start("kube-apiserver", apiserver)
 }
 
-/// Keys, certificate and token of an apiserver in its folder. Returns the certificate.
-fn write_credentials(dir: &Path) -> String {
+/// Keys, certificate and token of an apiserver in its folder, and its administrator's kubeconfig.
+/// Returns the certificate.
+fn write_credentials(dir: &Path, port: u16) -> String {
     let CertifiedKey { cert, signing_key } =
         generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
     let service_accounts = KeyPair::generate().unwrap();
+    let kubeconfig = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "test",
+        "clusters": [{"name": "test", "cluster": {
+            "server": format!("https://127.0.0.1:{port}"), "certificate-authority": "tls.crt",
+        }}],
+        "users": [{"name": "admin", "user": { "token": TOKEN }}],
+        "contexts": [{"name": "test", "context": { "cluster": "test", "user": "admin" }}],
+    });
     let files = [
+        ("kubeconfig", kubeconfig.to_string()),
         ("tls.crt", cert.pem()),
         ("tls.key", signing_key.serialize_pem()),
         ("service-accounts.key", service_accounts.serialize_pem()),
@@ -240,9 +265,12 @@ impl Api {
 
     fn patch(&self, kind: Kind, name: &str, patch: &str) -> Answer {
         let path = format!("{}/{name}", kind.collection());
-        self.0
-            .call("PATCH", &path, "application/merge-patch+json", patch)
-            .unwrap()
+        self.call("PATCH", &path, "application/merge-patch+json", patch)
+    }
+
+    /// Sends anything.
+    pub(crate) fn call(&self, method: &str, path: &str, content_type: &str, body: &str) -> Answer {
+        self.0.call(method, path, content_type, body).unwrap()
     }
 
     /// Reads it from etcd, not from a cache.
