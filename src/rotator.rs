@@ -5,6 +5,8 @@
 //! pure; this is where their time passes and their commits are made.
 
 mod report;
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
 use std::sync::Arc;
