@@ -1,21 +1,21 @@
 //! The answer of `claviger audit`: the counts, what they mean, and the claim, which says no more
 //! than what was read.
 
+mod listing;
+mod screen;
+
 use std::collections::BTreeMap;
-use std::io::{self, Write};
 
 use claviger_keystore::key::{KeyId, KeyState};
 use jiff::Timestamp;
-use serde::ser::Error as _;
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 use super::subject::Subject;
 use crate::audit::keyspace::Live;
-use crate::audit::ledger::{Entry, Ledger};
-use crate::audit::object::{Name, Protection};
+use crate::audit::object::Protection;
 use crate::audit::scope::{Scope, Verdict};
 use crate::audit::tally::{Counts, Place, Row, Tally};
-use crate::cli::output::{Answer, Style};
+use listing::Listing;
 
 /// Longer key ids of other plugins are cut on the screen.
 const LONGEST_SHOWN: usize = 48;
@@ -191,19 +191,13 @@ impl Report {
         let unneeded = subject.is_none() || keys.iter().all(|key| !key.needed);
         let exceptions = tally.exception_count();
         let clean = exceptions == 0 && unneeded && (subject.is_some() || stale_objects == 0);
-        let listed = |(row, verdict): (&Row, &Verdict)| match &subject {
-            Some(subject) => subject.is_of(row),
-            None => *verdict == Verdict::Stale,
-        };
-        let listed: Vec<bool> = judged().map(listed).collect();
-        let names: Vec<String> = rows_shown(&tally, &scope);
         let mut live = live;
         let ledger = live.as_mut().and_then(|live| live.ledger.take());
         let objects = ledger.filter(|_| list).map(|ledger| Listing {
             ledger,
             prefix: prefix.clone(),
-            listed,
-            names,
+            listed: listed(&tally, &verdicts, subject.as_ref()),
+            names: rows_shown(&tally, &scope),
         });
         let etcd = live.map(|live| EtcdRow {
             endpoint,
@@ -294,6 +288,16 @@ impl Report {
             None
         }
     }
+}
+
+/// Which rows' objects a list has: those that were asked about, else those that are stale.
+fn listed(tally: &Tally, verdicts: &[Verdict], subject: Option<&Subject>) -> Vec<bool> {
+    let rows = tally.rows().iter().zip(verdicts);
+    let listed = rows.map(|(row, verdict)| match subject {
+        Some(subject) => subject.is_of(row) && *verdict != Verdict::Clear,
+        None => *verdict == Verdict::Stale,
+    });
+    listed.collect()
 }
 
 /// How each row's protection is shown.
@@ -428,223 +432,4 @@ fn leaving(tally: &Tally, scope: &Scope, verdicts: &[Verdict]) -> Vec<KeyVerdict
         found.entry(key.clone()).or_insert_with(new).add(row);
     }
     found.into_values().collect()
-}
-
-/// Objects that are read from the ledger while they are written.
-#[derive(Debug)]
-struct Listing {
-    ledger: Ledger,
-    prefix: String,
-    /// For each row of the tally, whether its objects are listed, and what protects them.
-    listed: Vec<bool>,
-    names: Vec<String>,
-}
-
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Listed {
-    object: String,
-    protected_by: String,
-    resource_version: i64,
-}
-
-impl Listing {
-    fn objects(&self) -> io::Result<impl Iterator<Item = io::Result<Listed>> + '_> {
-        let entries = self.ledger.entries()?;
-        Ok(entries.filter_map(|entry| entry.map(|entry| self.listed(&entry)).transpose()))
-    }
-
-    fn listed(&self, entry: &Entry) -> Option<Listed> {
-        let row = entry.row? as usize;
-        let wanted = *self.listed.get(row)?;
-        wanted.then(|| Listed {
-            object: match Name::parse(&entry.key, &self.prefix) {
-                Some(name) => name.to_string(),
-                None => entry.key.escape_ascii().to_string(),
-            },
-            protected_by: self.names.get(row).cloned().unwrap_or_default(),
-            resource_version: entry.state.modified,
-        })
-    }
-}
-
-impl Serialize for Listing {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        use serde::ser::SerializeSeq;
-        let mut list = serializer.serialize_seq(None)?;
-        for object in self.objects().map_err(S::Error::custom)? {
-            list.serialize_element(&object.map_err(S::Error::custom)?)?;
-        }
-        list.end()
-    }
-}
-
-impl Answer for Report {
-    const KIND: &'static str = "Audit";
-
-    fn text(&self, out: &mut dyn Write, style: Style) -> io::Result<()> {
-        if let Some(objects) = &self.objects {
-            for object in objects.objects()? {
-                let object = object?;
-                writeln!(out, "{}  {}", object.object, object.protected_by)?;
-            }
-        }
-        self.heading(out)?;
-        self.table(out, style)?;
-        for exception in &self.exceptions.first {
-            let place = if exception.history {
-                ", in history"
-            } else {
-                ""
-            };
-            let (object, reason) = (&exception.object, &exception.reason);
-            writeln!(out, "{} {object}{place}: {reason}", style.bad("EXCEPTION"))?;
-        }
-        let more = self.exceptions.count - self.exceptions.first.len() as u64;
-        if more > 0 {
-            writeln!(out, "{} and {more} more", style.bad("EXCEPTION"))?;
-        }
-        for key in &self.keys {
-            self.key(key, out, style)?;
-        }
-        for claim in &self.claims {
-            writeln!(out, "{} {claim}", style.strong("Shown:"))?;
-        }
-        match &self.next {
-            Some(next) => writeln!(out, "{}  {next}", style.strong("Next:")),
-            None => Ok(()),
-        }
-    }
-}
-
-impl Report {
-    fn heading(&self, out: &mut dyn Write) -> io::Result<()> {
-        if let Some(etcd) = &self.etcd {
-            let host = etcd.endpoint.split("://").last().unwrap_or_default();
-            write!(out, "etcd {host}, revision {}, ", etcd.revision)?;
-            write!(out, "whole keyspace, {} keys", grouped(etcd.keys))?;
-            if etcd.values_read < etcd.keys {
-                let known = etcd.keys - etcd.values_read;
-                write!(out, ", {} unchanged since", grouped(known))?;
-            }
-            writeln!(out, "; history from revision {}", etcd.history_from)?;
-        }
-        for snapshot in &self.snapshots {
-            let SnapshotRow { file, revision, .. } = snapshot;
-            let hash = match snapshot.hashed {
-                true => "",
-                false => ", without a checksum",
-            };
-            writeln!(out, "snapshot {file}, revision {revision}{hash}")?;
-        }
-        Ok(())
-    }
-
-    fn table(&self, out: &mut dyn Write, style: Style) -> io::Result<()> {
-        let widest = |heading: &str, width: &dyn Fn(&RowShown) -> usize| {
-            let rows = self.rows.iter().map(width);
-            rows.max().unwrap_or_default().max(heading.len()) + 2
-        };
-        let resource = widest("RESOURCE", &|row| row.resource.chars().count());
-        let protected = widest("PROTECTED BY", &|row| row.protection.shown.chars().count());
-        let snapshots = match self.snapshots.is_empty() {
-            true => "",
-            false => "   SNAPSHOTS",
-        };
-        let heading = format!(
-            "{:<resource$}{:<protected$}{:>11}{:>11}{snapshots}",
-            "RESOURCE", "PROTECTED BY", "CURRENT", "HISTORY"
-        );
-        writeln!(out, "{}", style.strong(&heading))?;
-        for row in &self.rows {
-            let by = format!("{:<protected$}", row.protection.shown);
-            let by = match row.stale && row.current > 0 {
-                true => style.warn(&by),
-                false => by,
-            };
-            let (current, history) = (grouped(row.current), grouped(row.history));
-            let name = &row.resource;
-            write!(out, "{name:<resource$}{by}{current:>11}{history:>11}")?;
-            match self.snapshots.is_empty() {
-                true => writeln!(out)?,
-                false => writeln!(out, "{:>12}", row.snapshots)?,
-            }
-        }
-        match self.clear_objects {
-            0 => Ok(()),
-            n => writeln!(
-                out,
-                "{} objects of other resources are in the clear",
-                grouped(n)
-            ),
-        }
-    }
-
-    fn key(&self, key: &KeyVerdict, out: &mut dyn Write, style: Style) -> io::Result<()> {
-        if !key.needed {
-            return writeln!(out, "{}: {}", key.shown, style.good("nothing names it"));
-        }
-        let mut live = Vec::new();
-        if key.current > 0 {
-            live.push(format!("{} objects", grouped(key.current)));
-        }
-        if key.history > 0 {
-            live.push(format!("history of {}", grouped(key.history)));
-        }
-        let mut all = live.clone();
-        match key.snapshots {
-            0 => {}
-            1 => all.push("a snapshot".to_owned()),
-            n => all.push(format!("{n} snapshots")),
-        }
-        let (live, all) = (live.join(", "), all.join(", "));
-        let no = style.bad("NO");
-        match (key.ours, live.is_empty()) {
-            (true, false) => writeln!(
-                out,
-                "{}: disable {no} ({live}), destroy {no} ({all})",
-                key.shown
-            )?,
-            (true, true) => writeln!(out, "{}: destroy {no} ({all})", key.shown)?,
-            (false, _) => writeln!(out, "{}: needed ({all})", key.shown)?,
-        }
-        for example in key.examples.iter().take(1) {
-            match (key.current, self.objects.is_some()) {
-                (0 | 1, _) | (_, true) => writeln!(out, "  {example}")?,
-                (n, false) => writeln!(out, "  {example}  (+{}: --list)", grouped(n - 1))?,
-            }
-        }
-        Ok(())
-    }
-}
-
-/// A number as people read it: `20 110`.
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(' ');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_are_grouped() {
-        let cases = [
-            (0, "0"),
-            (999, "999"),
-            (1000, "1 000"),
-            (1_234_567, "1 234 567"),
-        ];
-        for (number, expected) in cases {
-            assert_eq!(grouped(number), expected);
-        }
-    }
 }

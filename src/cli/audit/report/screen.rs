@@ -1,0 +1,181 @@
+//! The answer for people.
+
+use std::io::{self, Write};
+
+use super::{KeyVerdict, Report, RowShown, SnapshotRow};
+use crate::cli::output::{Answer, Style};
+
+impl Answer for Report {
+    const KIND: &'static str = "Audit";
+
+    fn text(&self, out: &mut dyn Write, style: Style) -> io::Result<()> {
+        if let Some(objects) = &self.objects {
+            for object in objects.objects()? {
+                let object = object?;
+                writeln!(out, "{}  {}", object.object, object.protected_by)?;
+            }
+        }
+        self.heading(out)?;
+        self.table(out, style)?;
+        for exception in &self.exceptions.first {
+            let place = if exception.history {
+                ", in history"
+            } else {
+                ""
+            };
+            let (object, reason) = (&exception.object, &exception.reason);
+            writeln!(out, "{} {object}{place}: {reason}", style.bad("EXCEPTION"))?;
+        }
+        let more = self.exceptions.count - self.exceptions.first.len() as u64;
+        if more > 0 {
+            writeln!(out, "{} and {more} more", style.bad("EXCEPTION"))?;
+        }
+        for key in &self.keys {
+            self.key(key, out, style)?;
+        }
+        for claim in &self.claims {
+            writeln!(out, "{} {claim}", style.strong("Shown:"))?;
+        }
+        match &self.next {
+            Some(next) => writeln!(out, "{}  {next}", style.strong("Next:")),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Report {
+    fn heading(&self, out: &mut dyn Write) -> io::Result<()> {
+        if let Some(etcd) = &self.etcd {
+            let host = etcd.endpoint.split("://").last().unwrap_or_default();
+            write!(out, "etcd {host}, revision {}, ", etcd.revision)?;
+            write!(out, "whole keyspace, {} keys", grouped(etcd.keys))?;
+            if etcd.values_read < etcd.keys {
+                let known = etcd.keys - etcd.values_read;
+                write!(out, ", {} unchanged since", grouped(known))?;
+            }
+            writeln!(out, "; history from revision {}", etcd.history_from)?;
+        }
+        for snapshot in &self.snapshots {
+            let SnapshotRow { file, revision, .. } = snapshot;
+            let hash = match snapshot.hashed {
+                true => "",
+                false => ", without a checksum",
+            };
+            writeln!(out, "snapshot {file}, revision {revision}{hash}")?;
+        }
+        Ok(())
+    }
+
+    fn table(&self, out: &mut dyn Write, style: Style) -> io::Result<()> {
+        let widest = |heading: &str, width: &dyn Fn(&RowShown) -> usize| {
+            let rows = self.rows.iter().map(width);
+            rows.max().unwrap_or_default().max(heading.len()) + 2
+        };
+        let resource = widest("RESOURCE", &|row| row.resource.chars().count());
+        let protected = widest("PROTECTED BY", &|row| row.protection.shown.chars().count());
+        let snapshots = match self.snapshots.is_empty() {
+            true => "",
+            false => "   SNAPSHOTS",
+        };
+        let heading = format!(
+            "{:<resource$}{:<protected$}{:>11}{:>11}{snapshots}",
+            "RESOURCE", "PROTECTED BY", "CURRENT", "HISTORY"
+        );
+        writeln!(out, "{}", style.strong(&heading))?;
+        for row in &self.rows {
+            let by = format!("{:<protected$}", row.protection.shown);
+            let by = match row.stale && row.current > 0 {
+                true => style.warn(&by),
+                false => by,
+            };
+            let (current, history) = (grouped(row.current), grouped(row.history));
+            let name = &row.resource;
+            write!(out, "{name:<resource$}{by}{current:>11}{history:>11}")?;
+            match self.snapshots.is_empty() {
+                true => writeln!(out)?,
+                false => writeln!(out, "{:>12}", row.snapshots)?,
+            }
+        }
+        let clear = objects(self.clear_objects);
+        match self.clear_objects {
+            0 => Ok(()),
+            1 => writeln!(out, "{clear} of other resources is in the clear"),
+            _ => writeln!(out, "{clear} of other resources are in the clear"),
+        }
+    }
+
+    fn key(&self, key: &KeyVerdict, out: &mut dyn Write, style: Style) -> io::Result<()> {
+        if !key.needed {
+            return writeln!(out, "{}: {}", key.shown, style.good("nothing names it"));
+        }
+        let mut live = Vec::new();
+        if key.current > 0 {
+            live.push(objects(key.current));
+        }
+        if key.history > 0 {
+            live.push(format!("history of {}", grouped(key.history)));
+        }
+        let mut all = live.clone();
+        match key.snapshots {
+            0 => {}
+            1 => all.push("a snapshot".to_owned()),
+            n => all.push(format!("{n} snapshots")),
+        }
+        let (live, all) = (live.join(", "), all.join(", "));
+        let no = style.bad("NO");
+        match (key.ours, live.is_empty()) {
+            (true, false) => writeln!(
+                out,
+                "{}: disable {no} ({live}), destroy {no} ({all})",
+                key.shown
+            )?,
+            (true, true) => writeln!(out, "{}: destroy {no} ({all})", key.shown)?,
+            (false, _) => writeln!(out, "{}: needed ({all})", key.shown)?,
+        }
+        for example in key.examples.iter().take(1) {
+            match (key.current, self.objects.is_some()) {
+                (0 | 1, _) | (_, true) => writeln!(out, "  {example}")?,
+                (n, false) => writeln!(out, "  {example}  (+{}: --list)", grouped(n - 1))?,
+            }
+        }
+        Ok(())
+    }
+}
+
+fn objects(number: u64) -> String {
+    match number {
+        1 => "1 object".to_owned(),
+        n => format!("{} objects", grouped(n)),
+    }
+}
+
+/// A number as people read it: `20 110`.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(' ');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_grouped() {
+        let cases = [
+            (0, "0"),
+            (999, "999"),
+            (1000, "1 000"),
+            (1_234_567, "1 234 567"),
+        ];
+        for (number, expected) in cases {
+            assert_eq!(grouped(number), expected);
+        }
+    }
+}
