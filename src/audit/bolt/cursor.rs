@@ -3,7 +3,7 @@
 use std::mem;
 
 use super::page::{Element, Header, Kind, Page, Target};
-use super::pages::{Pages, Used};
+use super::pages::{Ahead, Pages, Used};
 use super::{BoltError, Bucket};
 
 /// The most levels of branch pages. Every one of them at least doubles the pages below it.
@@ -27,6 +27,7 @@ pub struct Entry<'a> {
 pub struct Cursor<'a> {
     pages: &'a Pages,
     used: Used,
+    ahead: Ahead,
     /// From the root down to the leaf's parent.
     branches: Vec<Level>,
     leaf: Level,
@@ -51,6 +52,7 @@ impl<'a> Cursor<'a> {
         let mut cursor = Self {
             pages,
             used: pages.unused(),
+            ahead: Ahead::default(),
             branches: Vec::new(),
             leaf: Level::default(),
             spare: Vec::new(),
@@ -126,6 +128,10 @@ impl<'a> Cursor<'a> {
         };
         self.lowest.clear();
         self.lowest.extend_from_slice(key);
+        if self.ahead.page(child, self.pages.page_size()).is_none() {
+            let run = branch.run_before(child, self.pages.most_ahead());
+            self.pages.read_ahead(run..=child, &mut self.ahead)?;
+        }
         self.enter(child)?;
         Ok(true)
     }
@@ -137,7 +143,8 @@ impl<'a> Cursor<'a> {
             return Err(damaged("it lies too deep in the tree"));
         }
         let mut level = self.spare.pop().unwrap_or_default();
-        self.pages.read(id, &mut self.used, &mut level.page)?;
+        self.pages
+            .read(id, &self.ahead, &mut self.used, &mut level.page)?;
         let Header { kind, count, .. } = level.page.header();
         (level.id, level.left) = (id, count);
         // Only a bucket without entries has an empty page.
@@ -151,5 +158,18 @@ impl<'a> Cursor<'a> {
             Kind::Leaf => self.spare.push(mem::replace(&mut self.leaf, level)),
         }
         Ok(())
+    }
+}
+
+impl Level {
+    /// The first page of those that come next and lie one before the other, up to this child.
+    fn run_before(&self, child: u64, most: u64) -> u64 {
+        let before = (1..most).zip((0..self.left).rev());
+        let run = before.take_while(|(distance, index)| {
+            let wanted = child.checked_sub(*distance).map(Target::Page);
+            let element = self.page.element(*index).ok();
+            wanted.is_some() && element.map(|element| element.target) == wanted
+        });
+        child - run.count() as u64
     }
 }

@@ -1,6 +1,7 @@
 //! The pages of a file, read one by one.
 
 use std::fs::File;
+use std::ops::RangeInclusive;
 use std::os::unix::fs::FileExt;
 
 use super::BoltError;
@@ -15,6 +16,9 @@ const LONGEST_LEAF: u64 = 256 << 20;
 
 /// The longest branch page. bbolt splits them at one page; only long keys could make one longer.
 const LONGEST_BRANCH: u64 = 1 << 20;
+
+/// How much is read ahead at most.
+const AHEAD: u64 = 128 << 10;
 
 /// Reads pages of one file.
 #[derive(Debug)]
@@ -47,14 +51,48 @@ impl Pages {
         Used(vec![0; self.count.div_ceil(64) as usize])
     }
 
+    /// The most pages that are worth reading at once.
+    pub(super) fn most_ahead(&self) -> u64 {
+        (AHEAD / self.page_size).max(1)
+    }
+
+    /// Reads pages that will be asked for next, one by one: what a transaction wrote lies together, and
+    /// a system call for each page takes as long as all the rest.
+    pub(super) fn read_ahead(
+        &self,
+        ids: RangeInclusive<u64>,
+        ahead: &mut Ahead,
+    ) -> Result<(), BoltError> {
+        let (first, last) = ids.into_inner();
+        ahead.bytes.clear();
+        // What lies outside is an error once it is asked for.
+        if first >= FIRST && last < self.count {
+            ahead.first = first;
+            self.fill(first, &mut ahead.bytes, (last - first + 1) * self.page_size)?;
+        }
+        Ok(())
+    }
+
     /// Reads a page with all that it runs on over, and takes it as used.
-    pub(super) fn read(&self, id: u64, used: &mut Used, page: &mut Page) -> Result<(), BoltError> {
+    pub(super) fn read(
+        &self,
+        id: u64,
+        ahead: &Ahead,
+        used: &mut Used,
+        page: &mut Page,
+    ) -> Result<(), BoltError> {
         let damaged = |fault| BoltError::Damaged { page: id, fault };
         if !(FIRST..self.count).contains(&id) {
             return Err(damaged("it lies outside of the database"));
         }
         let bytes = page.bytes_mut();
-        self.fill(id, bytes, self.page_size)?;
+        match ahead.page(id, self.page_size) {
+            Some(read) => {
+                bytes.clear();
+                bytes.extend_from_slice(read);
+            }
+            None => self.fill(id, bytes, self.page_size)?,
+        }
         if u64_at(bytes, 0) != Some(id) {
             return Err(damaged("it calls itself another page"));
         }
@@ -88,6 +126,23 @@ impl Pages {
         self.file
             .read_exact_at(buffer, offset)
             .map_err(|source| BoltError::Read { offset, source })
+    }
+}
+
+/// Pages that were read before they were asked for.
+#[derive(Debug, Default)]
+pub(super) struct Ahead {
+    first: u64,
+    bytes: Vec<u8>,
+}
+
+impl Ahead {
+    /// A page, where it is among them.
+    pub(super) fn page(&self, id: u64, page_size: u64) -> Option<&[u8]> {
+        let start = id.checked_sub(self.first)?.checked_mul(page_size)?;
+        let end = start.checked_add(page_size)?;
+        self.bytes
+            .get(usize::try_from(start).ok()?..usize::try_from(end).ok()?)
     }
 }
 

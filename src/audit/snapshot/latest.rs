@@ -61,13 +61,19 @@ impl Latest {
         self.seen.insert(self.print(key));
     }
 
-    /// A key was written. Is it its newest revision?
-    pub(super) fn put(&mut self, key: &[u8], revision: i64) -> bool {
+    /// A key was written, and this often since it was made. Is it its newest revision?
+    pub(super) fn put(&mut self, key: &[u8], revision: i64, version: i64) -> bool {
+        // What is older than a key's first revision was deleted before it was made anew: that
+        // deletion comes between, and is remembered.
+        let oldest = version == 1 || revision <= self.compacted;
+        if oldest && self.seen.is_empty() {
+            return true;
+        }
         let print = self.print(key);
-        if revision > self.compacted {
-            self.seen.insert(print)
-        } else {
+        if oldest {
             !self.seen.contains(&print)
+        } else {
+            self.seen.insert(print)
         }
     }
 
@@ -88,21 +94,24 @@ mod tests {
     #[test]
     fn the_first_one_that_comes_is_the_newest() {
         let mut latest = Latest::new(0);
-        assert!(latest.put(b"a", 9));
-        assert!(!latest.put(b"a", 8));
-        assert!(latest.put(b"b", 7));
+        assert!(latest.put(b"a", 9, 3));
+        assert!(!latest.put(b"a", 8, 2));
+        assert!(latest.put(b"b", 7, 2));
         latest.delete(b"c");
-        assert!(!latest.put(b"c", 5));
-        assert!(!latest.put(b"a", 4));
+        assert!(!latest.put(b"c", 5, 1));
+        assert!(!latest.put(b"a", 4, 1));
+        assert!(!latest.put(b"b", 3, 1));
+        assert!(latest.put(b"d", 2, 1));
     }
 
     #[test]
-    fn nothing_is_kept_of_what_was_compacted() {
+    fn nothing_is_kept_of_what_was_compacted_or_has_nothing_before_it() {
         let mut latest = Latest::new(5);
-        assert!(latest.put(b"a", 6));
-        assert!(!latest.put(b"a", 5));
+        assert!(latest.put(b"a", 6, 2));
+        assert!(!latest.put(b"a", 5, 1));
         for n in 0..1000_u32 {
-            assert!(latest.put(&n.to_be_bytes(), 5));
+            assert!(latest.put(&n.to_be_bytes(), 5, 9));
+            assert!(latest.put(&n.to_le_bytes(), 6, 1));
         }
         assert_eq!(latest.seen.len(), 1);
     }
@@ -115,7 +124,7 @@ mod tests {
     #[test]
     fn many_keys_stay_apart() {
         let mut latest = Latest::new(0);
-        assert!((0..100_000_u32).all(|n| latest.put(&n.to_be_bytes(), 1)));
-        assert!(!(0..100_000_u32).any(|n| latest.put(&n.to_be_bytes(), 1)));
+        assert!((0..100_000_u32).all(|n| latest.put(&n.to_be_bytes(), 2, 2)));
+        assert!(!(0..100_000_u32).any(|n| latest.put(&n.to_be_bytes(), 1, 1)));
     }
 }

@@ -16,18 +16,25 @@ struct Etcd {
     keys: Vec<Pair>,
     meta: Vec<Pair>,
     revision: i64,
+    /// By key: when it was made, and how often it was written since.
+    alive: BTreeMap<String, [i64; 2]>,
 }
 
 impl Etcd {
     fn put(&mut self, key: &str, value: &[u8]) -> &mut Self {
         self.revision += 1;
-        let value = key_value::write(key.as_bytes(), 1, self.revision, value);
+        let alive = self.alive.entry(key.to_owned());
+        let [created, version] = alive.or_insert([self.revision, 0]);
+        *version += 1;
+        let numbers = [*created, self.revision, *version];
+        let value = key_value::write(key.as_bytes(), numbers, value);
         self.keys.push((key_of(self.revision, ""), value));
         self
     }
 
     fn delete(&mut self, key: &str) -> &mut Self {
         self.revision += 1;
+        self.alive.remove(key);
         let mut value = Vec::new();
         prost::encoding::bytes::encode(1, &key.as_bytes().to_vec(), &mut value);
         self.keys.push((key_of(self.revision, "t"), value));
@@ -217,7 +224,7 @@ fn what_is_not_etcd_s_is_refused() {
 
 #[test]
 fn entries_that_etcd_could_not_write_are_refused() {
-    let good = key_value::write(b"k", 1, 1, b"v");
+    let good = key_value::write(b"k", [1, 1, 1], b"v");
     for (key, value, fault) in [
         (key_of(2, ""), good.clone(), "of another revision"),
         (key_of(1, "x"), good.clone(), "it is no revision"),
@@ -302,7 +309,10 @@ fn it_is_counted_and_says_which_keys_it_needs() {
     assert_eq!(needs(Revisions::All), all);
 
     let mut total = Tally::new("/registry");
-    total.add_snapshot("db", &snapshot.tally(Revisions::Latest, "/registry").unwrap());
+    total.add_snapshot(
+        "db",
+        &snapshot.tally(Revisions::Latest, "/registry").unwrap(),
+    );
     let old = total.rows().iter().filter(
         |row| matches!(&row.protection, Protection::KmsV2 { key_id, .. } if key_id == "old"),
     );
