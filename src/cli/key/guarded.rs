@@ -6,9 +6,11 @@
 //! ```
 
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use claviger_keystore::header::Header;
 use claviger_keystore::key::{KeyId, KeyState};
+use claviger_keystore::member::Member;
 use claviger_keystore::rotation::guards::{self, KeyAudit, Reason};
 use claviger_keystore::rotation::{Lack, Situation};
 use jiff::Timestamp;
@@ -22,6 +24,10 @@ use crate::cli::failure::{Exit, Failure};
 use crate::cli::keyring::{self, Opened, find_key, refused};
 use crate::cli::output::Output;
 use crate::config::Config;
+
+/// A member that runs has loaded and acknowledged a change by then.
+const FOLLOWED: Duration = Duration::from_secs(5);
+const LOOK: Duration = Duration::from_millis(200);
 
 /// Which key, and where its audit looks.
 #[derive(Debug, clap::Args)]
@@ -85,7 +91,7 @@ pub(super) async fn destroy(
 struct Looked {
     opened: Opened,
     id: KeyId,
-    members: Vec<claviger_keystore::member::Member>,
+    members: Vec<Member>,
     /// When the members' records were read.
     read: Timestamp,
     audit: KeyAudit,
@@ -118,8 +124,7 @@ async fn look(
     let opened = keyring::open(config, doing).await?;
     let header = opened.keyring.header();
     let id = in_state(header, &args.id, from, doing)?;
-    let members = opened.keystore.members().await;
-    let members = members.map_err(|e| refused(doing, &e))?;
+    let members = members(&opened, doing).await?;
     let read = Timestamp::now();
     let audit = audited(config, args, &id, doing, output).await?;
     Ok(Looked {
@@ -129,6 +134,26 @@ async fn look(
         read,
         audit,
     })
+}
+
+/// Everybody's record. A change that was committed a moment ago is in them a moment later, so that
+/// is waited for.
+async fn members(opened: &Opened, doing: &str) -> Result<Vec<Member>, Failure> {
+    let revision = opened.keyring.header().revision;
+    let begun = Instant::now();
+    loop {
+        let members = opened.keystore.members().await;
+        let members = members.map_err(|e| refused(doing, &e))?;
+        let now = Timestamp::now();
+        let behind = members
+            .iter()
+            .filter_map(|member| member.fresh(now))
+            .any(|record| record.acknowledged.revision < revision);
+        if !behind || begun.elapsed() > FOLLOWED {
+            return Ok(members);
+        }
+        tokio::time::sleep(LOOK).await;
+    }
 }
 
 /// The key, if this leads on from its state: an audit of a key of which it is clear takes minutes.
