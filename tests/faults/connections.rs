@@ -9,8 +9,9 @@ use tokio::time::MissedTickBehavior;
 use tonic::Code;
 
 use crate::frames::{
-    CONTINUATION, DATA, ENCRYPT, END_STREAM, HEADERS, PING, PREFACE, RST_STREAM, STATUS,
-    begin_call, call_headers, field, frame, greet, message, next_frame, setting, until_goaway,
+    CONTINUATION, DATA, ENCRYPT, END_STREAM, HEADERS, Listens, PING, PREFACE, RST_STREAM, STATUS,
+    begin_call, call_headers, connect, field, frame, greet, message, next_frame, setting,
+    until_goaway,
 };
 use crate::plugin::{Calls, PATIENCE, Plugin, Setup, own_uid, until_closed};
 
@@ -200,8 +201,8 @@ async fn row_47_of_a_thousand_connections_32_are_kept() {
     plugin.ends_unharmed().await;
 }
 
-async fn greet_or_closed(plugin: &Plugin) -> UnixStream {
-    let mut stream = plugin.connect().await;
+pub(crate) async fn greet_or_closed(plugin: &impl Listens) -> UnixStream {
+    let mut stream = connect(plugin).await;
     // The server may have closed it already.
     let _ = stream.write_all(PREFACE).await;
     let _ = stream.write_all(&frame(4, 0, 0, &[])).await;

@@ -14,7 +14,11 @@ use crate::frames::{
 use crate::plugin::{Calls, Plugin, Setup, until_closed};
 
 /// Writes the same bytes over and over until the peer stops it, or `times` are written.
-async fn flood(stream: &mut UnixStream, mut next: impl FnMut(u32) -> Vec<u8>, times: u32) -> u32 {
+pub(crate) async fn flood(
+    stream: &mut UnixStream,
+    mut next: impl FnMut(u32) -> Vec<u8>,
+    times: u32,
+) -> u32 {
     let (mut reading, mut writing) = stream.split();
     let drain = async { while matches!(reading.read(&mut [0; 4096]).await, Ok(1..)) {} };
     let write = async {
@@ -166,7 +170,11 @@ async fn row_45_a_window_that_overflows_ends_the_connection() {
 
 /// Opens `calls` streams of Encrypt, with a body or without, and waits until the server has seen
 /// them all: it answers a PING, or says GOAWAY, which is returned.
-async fn open_streams(stream: &mut UnixStream, calls: u32, body: Option<&[u8]>) -> Option<Frame> {
+pub(crate) async fn open_streams(
+    stream: &mut UnixStream,
+    calls: u32,
+    body: Option<&[u8]>,
+) -> Option<Frame> {
     let mut frames = Vec::new();
     for call in 0..calls {
         let id = 2 * call + 1;

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::path::PathBuf;
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
@@ -105,9 +106,32 @@ pub(crate) struct Frame {
     pub(crate) payload: Vec<u8>,
 }
 
+/// A plugin in this process or another one.
+pub(crate) trait Listens {
+    fn socket(&self) -> PathBuf;
+}
+
+impl Listens for Plugin {
+    fn socket(&self) -> PathBuf {
+        self.path()
+    }
+}
+
+/// A connection that says nothing by itself. While the backlog is full, the kernel says so at once.
+pub(crate) async fn connect(plugin: &impl Listens) -> UnixStream {
+    loop {
+        match UnixStream::connect(plugin.socket()).await {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                tokio::task::yield_now().await;
+            }
+            connected => return connected.unwrap(),
+        }
+    }
+}
+
 /// A connection on which the client's first words were said.
-pub(crate) async fn greet(plugin: &Plugin) -> UnixStream {
-    let mut stream = plugin.connect().await;
+pub(crate) async fn greet(plugin: &impl Listens) -> UnixStream {
+    let mut stream = connect(plugin).await;
     stream.write_all(PREFACE).await.unwrap();
     stream.write_all(&frame(SETTINGS, 0, 0, &[])).await.unwrap();
     stream
@@ -160,7 +184,7 @@ pub(crate) struct Answer {
 
 /// One call on a connection of its own, with any headers and any body; the body's end is sent.
 pub(crate) async fn call(
-    plugin: &Plugin,
+    plugin: &impl Listens,
     path: &str,
     headers: &[(&str, &str)],
     body: &[u8],
@@ -176,11 +200,11 @@ pub(crate) async fn call(
 
 /// One request on a connection of its own. Without a body the stream stays open.
 pub(crate) async fn exchange(
-    plugin: &Plugin,
+    plugin: &impl Listens,
     request: http::Request<()>,
     body: Option<&[u8]>,
 ) -> Result<Answer, h2::Error> {
-    let (mut client, connection) = h2::client::handshake(plugin.connect().await).await?;
+    let (mut client, connection) = h2::client::handshake(connect(plugin).await).await?;
     tokio::spawn(connection);
     let (response, mut sending) = client.send_request(request, false)?;
     if let Some(body) = body {

@@ -15,6 +15,7 @@ mod calls;
 mod connections;
 mod floods;
 mod keys;
+mod oracles;
 mod panics;
 mod process;
 mod socket;

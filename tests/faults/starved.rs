@@ -77,7 +77,8 @@ async fn row_114_a_start_without_memory_or_threads_says_so_and_leaves_nothing_ha
         };
         match code {
             Some(1) => {
-                assert!(said.starts_with("error: "), "{mebibytes} MiB: {said}");
+                // A thread that has no memory for its stack may have had a word before.
+                assert!(said.contains("error: "), "{mebibytes} MiB: {said}");
                 assert!(said.contains("\nnext:  "), "{mebibytes} MiB: {said}");
                 said_so += 1;
             }
