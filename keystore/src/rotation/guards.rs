@@ -227,6 +227,23 @@ fn members(
     if !everybody.somebody() {
         reasons.push(Reason::NoMember);
     }
+    // Nobody else waits for one that serves, but has not written its first record yet.
+    let ours = situation.ourselves.filter(|ours| {
+        let known = situation.members.iter().any(|member| member.name == **ours);
+        !known
+            && !situation
+                .header
+                .policy
+                .replicas
+                .iter()
+                .any(|name| name == ours.as_str())
+    });
+    reasons.extend(ours.map(|ours| {
+        Reason::Member(Awaited {
+            name: ours.to_string(),
+            lacks: Lack::NoRecord,
+        })
+    }));
     reasons.extend(everybody.awaited(also).into_iter().map(Reason::Member));
 }
 

@@ -94,8 +94,17 @@ fn migrating_needs_a_primary_and_a_member() {
     let (mut scene, _) = quiet(KeyState::Retired);
     // A command that holds the member's lock knows nothing of its apiserver.
     scene.members.clear();
-    let scene = scene.acting_for("cp1");
     assert_eq!(may_migrate(&scene.situation()), Err(vec![Reason::NoMember]));
+    let scene = scene.acting_for("cp1");
+    let nobody = vec![Reason::NoMember, lacks("cp1", Lack::NoRecord)];
+    assert_eq!(may_migrate(&scene.situation()), Err(nobody));
+    // Others' records do not stand for the missing one.
+    let (mut scene, _) = quiet(KeyState::Retired);
+    scene.members.remove(0);
+    assert_eq!(may_migrate(&scene.situation()), Ok(()));
+    let scene = scene.acting_for("cp1");
+    let ours = vec![lacks("cp1", Lack::NoRecord)];
+    assert_eq!(may_migrate(&scene.situation()), Err(ours));
     let (mut scene, _) = quiet(KeyState::Retired);
     scene.header.keys[0].state = KeyState::Retired;
     assert_eq!(
