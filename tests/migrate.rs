@@ -23,6 +23,8 @@ mod moves;
 mod port;
 #[path = "common/process.rs"]
 mod process;
+#[path = "migrate/screens.rs"]
+mod screens;
 #[path = "common/serve.rs"]
 #[expect(dead_code, reason = "other tests use more of it")]
 mod serve;

@@ -62,6 +62,7 @@ struct Seen {
 pub(crate) struct Double {
     pub(crate) api: Api,
     pub(crate) apis: Apis,
+    pub(crate) port: u16,
     seen: Arc<Mutex<Seen>>,
     came: Arc<Notify>,
     _dir: TempDir,
@@ -97,6 +98,7 @@ impl Double {
         Self {
             api,
             apis,
+            port,
             seen,
             came,
             _dir: dir,
