@@ -1,6 +1,7 @@
 //! `claviger status`: how the keyring and the plugin on this node are. Exit 0 only if all is well.
 
-use std::io::{self, Write};
+mod screen;
+
 use std::time::Duration;
 
 use claviger_keystore::Keystore;
@@ -17,7 +18,7 @@ use serde::Serialize;
 use super::failure::{Exit, Failure};
 use super::keyring;
 use super::member::{self, MemberRow, MemberState, ago};
-use super::output::{Answer, Output, Style, date};
+use super::output::Output;
 use super::slot::{self, SlotRow};
 use crate::app;
 use crate::client::{Client, Endpoint};
@@ -75,6 +76,10 @@ pub(super) struct Status {
     /// The roots' slots.
     slots: Vec<SlotRow>,
     plugin: Plugin,
+    /// The last backup that was made with this keyring beside it.
+    backup: Option<LastBackup>,
+    /// The last audit of a live etcd.
+    audit: Option<LastAudit>,
     /// What a rotation that is under way waits for, or what may be done next.
     next: Option<String>,
     /// What is wrong, with what helps; empty if all is well.
@@ -110,6 +115,28 @@ struct KeyRow {
     activated: Option<Timestamp>,
 }
 
+/// A backup, as it was noted.
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+struct LastBackup {
+    /// The revision that it holds.
+    revision: u64,
+    at: Timestamp,
+}
+
+/// An audit, as it was noted.
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+struct LastAudit {
+    at: Timestamp,
+    /// etcd's revision.
+    etcd_revision: i64,
+    /// Objects that had to be rewritten.
+    stale: u64,
+}
+
 /// The plugin on this node.
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -140,6 +167,7 @@ async fn look(config: &Config) -> Status {
     problems.extend(members.iter().filter_map(|member| lost(member, now)));
     let header = document.as_ref().map(Document::header);
     let seen = app::mark(config).read().ok().flatten();
+    let notes = app::notes(config).read();
     Status {
         healthy: problems.is_empty(),
         version: env!("CARGO_PKG_VERSION"),
@@ -155,8 +183,17 @@ async fn look(config: &Config) -> Status {
             .unwrap_or_default(),
         slots: document
             .as_ref()
-            .map(|document| slot::rows(config, document, &app::notes(config).read()))
+            .map(|document| slot::rows(config, document, &notes))
             .unwrap_or_default(),
+        backup: notes.backup.map(|backup| LastBackup {
+            revision: backup.revision,
+            at: backup.at,
+        }),
+        audit: notes.audit.map(|audit| LastAudit {
+            at: audit.at,
+            etcd_revision: audit.revision,
+            stale: audit.stale,
+        }),
         next: header.and_then(|header| next(header, &members)),
         members,
         plugin,
@@ -320,72 +357,4 @@ fn primary(document: &Document) -> Option<KeyId> {
     let mut keys = document.header().keys.iter();
     keys.find(|key| key.state == KeyState::Primary)
         .map(|key| key.id)
-}
-
-impl Answer for Status {
-    const KIND: &'static str = "Status";
-
-    fn text(&self, out: &mut dyn Write, style: Style) -> io::Result<()> {
-        let name = self
-            .keyring
-            .cluster_name
-            .as_deref()
-            .filter(|name| !name.is_empty());
-        let health = match self.healthy {
-            true => style.good("HEALTHY"),
-            false => style.bad("NOT HEALTHY"),
-        };
-        let title = format!("{}  claviger {}", name.unwrap_or("(unnamed)"), self.version);
-        writeln!(out, "{title:<60}{health}")?;
-        if !self.keys.is_empty() {
-            let heading = format!("{:<10}{:<11}{:<12}ACTIVATED", "KEY", "STATE", "CREATED");
-            writeln!(out, "{}", style.strong(&heading))?;
-        }
-        for key in &self.keys {
-            let activated = key.activated.map_or("-".to_owned(), date);
-            let (id, state) = (key.id.short(), key.state.as_str());
-            writeln!(
-                out,
-                "{id:<10}{state:<11}{:<12}{activated}",
-                date(key.created)
-            )?;
-        }
-        if !self.members.is_empty() {
-            writeln!(out, "{}", style.strong(&member::heading()))?;
-        }
-        let now = Timestamp::now();
-        for member in &self.members {
-            writeln!(out, "{}", member.text(style, now))?;
-        }
-        let slots: Vec<_> = self.slots.iter().map(slot_text).collect();
-        if !slots.is_empty() {
-            writeln!(out, "{}   {}", style.strong("SLOTS"), slots.join("; "))?;
-        }
-        if let Some(revision) = self.keyring.revision {
-            let place = &self.keyring.place;
-            writeln!(
-                out,
-                "{} revision {revision}, {place}",
-                style.strong("KEYRING")
-            )?;
-        }
-        if let Some(id) = &self.plugin.answers {
-            let socket = &self.plugin.socket;
-            writeln!(out, "{}  answers {id} on {socket}", style.strong("PLUGIN"))?;
-        }
-        if let Some(next) = &self.next {
-            writeln!(out, "{}    {next}", style.strong("NEXT"))?;
-        }
-        for problem in &self.problems {
-            writeln!(out, "{} {problem}", style.bad("PROBLEM"))?;
-        }
-        Ok(())
-    }
-}
-
-fn slot_text(slot: &SlotRow) -> String {
-    match slot.last_tested {
-        Some(at) => format!("{} {}, tested {}", slot.name, slot.kind, date(at)),
-        None => format!("{} {}", slot.name, slot.kind),
-    }
 }
