@@ -30,7 +30,7 @@ impl Mark {
 }
 
 /// Holds an opened document's header against what this member has seen.
-fn check(
+pub(crate) fn check(
     mark: &Mark,
     header: &Header,
     hash: &DocumentHash,

@@ -14,16 +14,18 @@ use jiff::Timestamp;
 
 use crate::Keystore;
 use crate::document::{Document, KeyringKey};
-use crate::error::{Error, RootError, StorageError};
-use crate::header::{ClusterId, Header, Hex, SlotId};
+use crate::error::{Error, NotSuccessor, RootError, StorageError};
+use crate::header::{ClusterId, DocumentHash, Header, Hex, SlotId};
 use crate::key::{Kek, KeyId, KeyInfo, KeyState};
 use crate::keyring::Keyring;
+use crate::mark::Mark;
 use crate::member::{Acknowledged, Connections, MemberName, MemberRecord};
 use crate::root::{self, Root};
 use crate::secret::Secret;
 use crate::storage::Storage;
 use crate::storage::memory::MemoryStorage;
 use crate::store;
+use crate::successor::{self, Standing};
 
 /// The wall clock of tests.
 pub const NOW: Timestamp = Timestamp::UNIX_EPOCH;
@@ -84,6 +86,15 @@ pub async fn init_with_keks(
         .await
         .unwrap();
     ids
+}
+
+/// Whether a member with this mark may follow a document with this header and hash.
+pub fn may_follow(
+    mark: &Mark,
+    header: &Header,
+    hash: &DocumentHash,
+) -> Result<Standing, NotSuccessor> {
+    successor::check(mark, header, hash, false)
 }
 
 /// What somebody would make who has the KEKs of an open keystore, and this keyring key of his own.

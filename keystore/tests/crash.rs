@@ -19,6 +19,8 @@ mod folder;
 mod full_disk;
 #[path = "crash/kills.rs"]
 mod kills;
+#[path = "crash/life.rs"]
+mod life;
 #[path = "common/not_run.rs"]
 mod not_run;
 #[path = "crash/order.rs"]

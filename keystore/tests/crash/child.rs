@@ -7,10 +7,13 @@ use std::path::{Path, PathBuf};
 
 use claviger_keystore::Keystore;
 use claviger_keystore::error::{Error, StorageError};
+use claviger_keystore::key::{KeyId, KeyState};
 use claviger_keystore::keyring::Keyring;
 use claviger_keystore::mark::MarkFile;
+use claviger_keystore::member::MemberName;
+use claviger_keystore::rotation::Request;
 use claviger_keystore::storage::file::{Durability, FileStorage};
-use claviger_keystore::testing::{NOW, test_root};
+use claviger_keystore::testing::{NOW, member_record, test_root};
 use data_encoding::HEXLOWER;
 
 /// Where the child finds its folder.
@@ -85,6 +88,58 @@ impl Report {
         let sealed = snapshot.seal(&id, &SEED).unwrap();
         self.say(said::SEALED, &format!("{id} {}", HEXLOWER.encode(&sealed)));
     }
+}
+
+/// The next step of the first key's life, from wherever it is: rotate, disable, destroy, and a
+/// record. Each may be asked for again.
+pub(crate) async fn live(member: &Keystore, old: &KeyId) -> Result<(), Error> {
+    let ours: MemberName = "cp1".parse().unwrap();
+    let primary = member.keyring().await.unwrap().primary();
+    if primary == Some(*old) {
+        for _ in 0..2 {
+            member
+                .step(Request::Rotate { from: primary }, Some(&ours), NOW)
+                .await?;
+        }
+    }
+    let mut record = member_record("cp1", NOW);
+    record.acknowledged = member.acknowledged().await.unwrap();
+    member.put_member(&record).await?;
+    let state = member
+        .keyring()
+        .await
+        .unwrap()
+        .key(old)
+        .map(|key| key.state);
+    if state == Some(KeyState::Retired) {
+        member
+            .commit(NOW, |keyring| Ok(keyring.disable(old, NOW)?))
+            .await?;
+    }
+    member.destroy(old, NOW).await?;
+    Ok(())
+}
+
+/// The key that was primary in the template.
+pub(crate) async fn first_key(member: &Keystore) -> KeyId {
+    member.keyring().await.unwrap().header().keys[0].id
+}
+
+#[test]
+#[ignore = "the other tests run it under strace, each time with another fault"]
+fn lives() {
+    let Some(folder) = std::env::var_os(FOLDER).map(PathBuf::from) else {
+        return;
+    };
+    let mut report = Report(File::create(report_in(&folder)).unwrap());
+    runtime().block_on(async {
+        let member = member_in(&folder);
+        member.sync(NOW).await.unwrap();
+        let old = first_key(&member).await;
+        live(&member, &old).await.unwrap();
+        report.seal(&member);
+        report.say(said::END, "");
+    });
 }
 
 fn may_write(member: &Keystore) -> bool {

@@ -52,6 +52,11 @@ pub(crate) fn child(name: &str) -> Vec<OsString> {
 /// Runs the child in this folder. Only calls on the keyring's files are traced, counted and made to
 /// fail: `inject` is an expression of strace(1), as `fsync:error=EIO:when=2`.
 pub(crate) fn run(folder: &Path, inject: Option<&str>) -> Run {
+    run_child("child::rotates_twice", folder, inject)
+}
+
+/// As [`run`], with another child.
+pub(crate) fn run_child(name: &str, folder: &Path, inject: Option<&str>) -> Run {
     let trace = folder.with_extension("trace");
     let mut strace = Command::new("strace");
     strace.args(["-f", "-qq", "-y", "-o"]).arg(&trace);
@@ -64,7 +69,7 @@ pub(crate) fn run(folder: &Path, inject: Option<&str>) -> Run {
         None => strace.arg("-P").arg(report_in(folder)),
     };
     let output = strace
-        .args(child("child::rotates_twice"))
+        .args(child(name))
         .env(FOLDER, folder)
         .output()
         .unwrap();
@@ -85,7 +90,10 @@ fn paths(folder: &Path) -> Vec<PathBuf> {
     names
         .extend((1..=20).flat_map(|revision| [format!(".{revision}"), format!(".{revision}.new")]));
     let keyring = keyring_in(folder);
-    let mut paths = vec![folder.to_owned()];
+    let members = folder.join("members");
+    let record = members.join("cp1.json");
+    let temp = members.join("cp1.json.new");
+    let mut paths = vec![folder.to_owned(), members, record, temp];
     paths.extend(names.iter().map(|name| {
         let mut path = keyring.clone().into_os_string();
         path.push(name);
