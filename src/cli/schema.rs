@@ -26,6 +26,7 @@ const ANSWERS: &[fn() -> (&'static str, Schema)] = &[
     answer::<super::key::KeyShown>,
     answer::<super::key::Keys>,
     answer::<super::member::Members>,
+    answer::<super::migrate::Migration>,
     answer::<super::policy::PolicyAnswer>,
     answer::<super::restore::Restored>,
     answer::<super::rotate::Rotated>,
