@@ -26,6 +26,7 @@ lint: ## formatting, clippy, dependencies
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	$(INSTALL) cargo-deny
+	cargo fetch --locked
 	"$$($(INSTALL) --where cargo-deny)" --offline --log-level error --config .deny.toml check bans licenses sources
 
 unit: ## every test of the workspace, with the real components
