@@ -82,10 +82,7 @@ impl Keystore {
     /// [`DocumentError`]: crate::error::DocumentError
     pub async fn restore(&self, restore: Restore<'_>, now: Timestamp) -> Result<Restored, Error> {
         let mut slot = self.open.lock().await;
-        let seen = match &self.mark {
-            Some(file) => file.load().await?,
-            None => None,
-        };
+        let seen = self.last_seen(slot.as_ref(), now).await?;
         let present = match self.storage.load().await {
             Ok(bytes) => Some(Document::parse(bytes)?),
             Err(StorageError::Missing(_)) => None,
@@ -161,6 +158,19 @@ impl Keystore {
             previous,
         };
         Ok((merge::merge(&merge, now)?, base.key))
+    }
+
+    /// The newest that this node knows of: what its mark says, or what is open here.
+    async fn last_seen(&self, open: Option<&Open>, now: Timestamp) -> Result<Option<Mark>, Error> {
+        let marked = match &self.mark {
+            Some(file) => file.load().await?,
+            None => None,
+        };
+        let opened = open.map(|open| Mark::of(open.keyring.header(), open.hash, None, now));
+        Ok(marked
+            .into_iter()
+            .chain(opened)
+            .max_by_key(|mark| mark.revision))
     }
 
     /// Which side's keyring key and slots stay: those of the storage, unless the backup is the newer

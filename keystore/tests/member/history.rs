@@ -3,11 +3,14 @@
 use std::sync::Arc;
 
 use claviger_keystore::Keystore;
+use claviger_keystore::document::Document;
 use claviger_keystore::error::Error;
 use claviger_keystore::key::{KeyId, KeyState};
 use claviger_keystore::keyring::Keyring;
 use claviger_keystore::mark::MarkFile;
 use claviger_keystore::snapshot::{Refusal, View};
+use claviger_keystore::storage::Storage;
+use claviger_keystore::store::Restore;
 use claviger_keystore::testing::NOW;
 use proptest::prelude::*;
 
@@ -17,6 +20,8 @@ use crate::node::{Node, SEED, Sealed, open, seal};
 enum Step {
     Commit(Change),
     Restart,
+    /// Restores the n-th newest document.
+    Restore(usize),
     /// Puts the n-th newest document into the storage: 0 is the newest.
     Put(usize),
     PutGarbage,
@@ -66,6 +71,7 @@ fn any_step() -> impl Strategy<Value = Step> {
     prop_oneof![
         12 => any_change().prop_map(Step::Commit),
         4 => Just(Step::Restart),
+        2 => (0..6_usize).prop_map(Step::Restore),
         4 => (0..4_usize).prop_map(Step::Put),
         4 => Just(Step::Put(0)),
         2 => Just(Step::PutGarbage),
@@ -110,6 +116,7 @@ impl World {
         match step {
             Step::Commit(change) => self.commit(change).await,
             Step::Restart => self.member = self.node.start(),
+            Step::Restore(n) => self.restore(n).await,
             Step::Put(n) => {
                 let i = self.documents.len().saturating_sub(1 + n);
                 self.put(Some(self.documents[i].clone()), Some(i));
@@ -126,6 +133,53 @@ impl World {
         self.check();
     }
 
+    /// A restore loses no key that anybody knows of, whatever it is given and finds.
+    async fn restore(&mut self, n: usize) {
+        let i = self.documents.len().saturating_sub(1 + n);
+        let from = Document::parse(self.documents[i].clone()).unwrap();
+        let restore = Restore {
+            from: &from,
+            roots: &[],
+            needed: &[],
+            accept_loss: &[],
+            accept_keyring_key: None,
+        };
+        let before = self.node.storage.load().await.ok();
+        let newest = self.newest.header().revision;
+        let open = self.member.keyring().await;
+        let remembered = self.node.mark().exists()
+            || open.is_some_and(|keyring| keyring.header().revision == newest);
+        let restored = self.member.restore(restore, NOW).await;
+        let after = self.node.storage.load().await.ok();
+        let Ok(restored) = restored else {
+            assert_eq!(after, before, "a refused restore wrote");
+            return;
+        };
+        self.documents.push(after.unwrap());
+        self.stored = Some(self.documents.len() - 1);
+        let merged = self.member.keyring().await.unwrap();
+        assert_eq!(merged.header().revision, restored.revision);
+        assert_eq!(merged.primary(), None);
+        if !remembered {
+            self.newest = merged;
+            self.published = None;
+            self.sealed
+                .retain(|Sealed(id, _)| self.newest.key(id).is_some());
+            return;
+        }
+        assert!(merged.header().revision > newest);
+        for key in &self.newest.header().keys {
+            let kept = merged.key(&key.id).expect("a key was lost");
+            let buried = |state| state == KeyState::Destroyed;
+            assert!(
+                buried(key.state) || !buried(kept.state),
+                "bytes of {} were lost",
+                key.id
+            );
+        }
+        self.newest = merged;
+    }
+
     fn put(&mut self, bytes: Option<Vec<u8>>, stored: Option<usize>) {
         self.node.storage.put(bytes);
         self.stored = stored;
@@ -133,7 +187,7 @@ impl World {
 
     /// A commit succeeds only on the newest document, by a member that may write.
     async fn commit(&mut self, change: Change) {
-        let (writes, before) = (self.writes(), self.node_bytes().await);
+        let (writes, before) = (self.may_commit(), self.node_bytes().await);
         let legal = changed(&self.newest, change).is_ok();
         let on_newest = self.stored == Some(self.documents.len() - 1);
         let committed = self
@@ -165,7 +219,7 @@ impl World {
     /// is lost to everybody.
     fn forget_what_nobody_remembers(&mut self) {
         let Some(stored) = self.stored else { return };
-        if self.writes() || self.node.mark().exists() || stored + 1 == self.documents.len() {
+        if self.may_commit() || self.node.mark().exists() || stored + 1 == self.documents.len() {
             return;
         }
         self.documents.truncate(stored + 1);
@@ -173,6 +227,15 @@ impl World {
         self.published = None;
         self.sealed
             .retain(|Sealed(id, _)| self.newest.key(id).is_some());
+    }
+
+    /// After a restore there is no primary key, and yet the keyring may be changed.
+    fn may_commit(&self) -> bool {
+        let view = self.member.view();
+        let Ok(snapshot) = view.snapshot() else {
+            return false;
+        };
+        matches!(snapshot.primary(), Ok(_) | Err(Refusal::NoPrimary))
     }
 
     fn writes(&self) -> bool {
@@ -185,7 +248,7 @@ impl World {
     fn check(&mut self) {
         let readable = MarkFile::new(self.node.mark()).read().is_ok();
         if readable && self.stored == Some(self.documents.len() - 1) {
-            assert!(self.writes(), "all is right, and yet it does not serve");
+            assert!(self.may_commit(), "all is right, and yet it does not serve");
         }
         let View::Open(snapshot) = (**self.member.view()).clone() else {
             return;
