@@ -14,7 +14,7 @@ use http::Method;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::double::{Double, Reply, client};
+use crate::double::{Double, Reply, client, tell};
 
 /// Short pauses, so that tests need not wait; long patience, so that nothing is given up by chance.
 fn limits() -> Limits {
@@ -96,14 +96,6 @@ async fn each_object_is_patched_once_and_few_at_a_time() {
     let paths: BTreeSet<_> = calls.iter().map(|call| &call.path).collect();
     assert_eq!((calls.len(), paths.len()), (500, 500));
     assert_eq!(double.most_at_once(), limits.in_flight);
-}
-
-/// Tells everybody who waits, and who will.
-async fn tell(told: &Notify) {
-    loop {
-        told.notify_waiters();
-        tokio::task::yield_now().await;
-    }
 }
 
 #[tokio::test]

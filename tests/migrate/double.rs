@@ -140,6 +140,14 @@ pub(crate) async fn client(dir: &TempDir, port: u16, timeout: Duration) -> Api {
     kubeconfig::open(&place, timeout).await.unwrap().api
 }
 
+/// Tells everybody who waits, and who will.
+pub(crate) async fn tell(told: &Notify) {
+    loop {
+        told.notify_waiters();
+        tokio::task::yield_now().await;
+    }
+}
+
 async fn serve(
     listener: TcpListener,
     script: Arc<Script>,

@@ -4,16 +4,19 @@
 use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use data_encoding::BASE64;
 use rcgen::{CertificateParams, KeyPair, date_time_ymd};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::sync::Notify;
 
 use crate::cluster::Etcd;
-use crate::double::{Double, Reply};
-use crate::process::folder;
+use crate::double::{Double, Reply, tell};
+use crate::process::{Process, command, folder};
 use crate::stand::{Migrated, migrate};
 
 /// An etcd with plain Secrets in it, and a node without a keyring.
@@ -158,6 +161,59 @@ async fn what_failed_is_listed_and_the_audit_decides() {
     assert_eq!(partly.answer["failures"], wanted);
     assert_eq!(partly.answer["rows"][0]["protectedBy"], "plaintext");
     assert_eq!(double.calls().len(), 3);
+}
+
+#[tokio::test]
+async fn an_interruption_waits_for_what_is_under_way_and_says_how_to_go_on() {
+    let Some(node) = Node::start() else {
+        return;
+    };
+    let told = Arc::<Notify>::default();
+    let when = told.clone();
+    let double = Double::start(move |_, _| Reply::When(when.clone())).await;
+    let kubeconfig = node.kubeconfig(double.port, &json!({"token": "t"}));
+    let mut migrate = command(env!("CARGO_BIN_EXE_claviger"));
+    migrate
+        .arg("--config")
+        .arg(node.dir.path().join("config.yaml"));
+    migrate.args(["migrate", "--endpoints", &node.etcd.url(), "--kubeconfig"]);
+    migrate.arg(kubeconfig);
+    migrate.args(["--key", "plaintext", "--assume-converged"]);
+    let process = Process::start("claviger migrate", migrate);
+    double.came(3).await;
+    process.signal(Signal::INT);
+    let process = blocking(process, |process| {
+        process.line("that it waits", |line| {
+            line.contains("interrupted: waiting")
+        });
+    });
+    let process = process.await;
+    let ended = blocking(process, |process| {
+        process.line("what it did", |line| {
+            line.contains("3 rewritten, 0 deleted")
+        });
+        process.line("why it ended", |line| line == "stopped: interrupted");
+        process.line("how to go on", |line| {
+            line.contains("claviger migrate goes on")
+        });
+        assert_eq!(process.end().code(), Some(6));
+    });
+    tokio::select! {
+        _ = ended => {}
+        () = tell(&told) => {}
+    }
+}
+
+/// Waits for a process while the double works on.
+async fn blocking(
+    mut process: Process,
+    wait: impl FnOnce(&mut Process) + Send + 'static,
+) -> Process {
+    let waiting = move || {
+        wait(&mut process);
+        process
+    };
+    tokio::task::spawn_blocking(waiting).await.unwrap()
 }
 
 #[tokio::test]
