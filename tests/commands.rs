@@ -324,6 +324,35 @@ fn every_json_answer_is_as_its_schema_says() {
 }
 
 #[test]
+fn row_66_of_a_corrupt_keyring_the_newest_good_copy_is_named() {
+    let node = Node::initialized();
+    for days in ["rotateEvery=90d", "rotateEvery=91d", "rotateEvery=92d"] {
+        node.answer(&["policy", "set", days]);
+    }
+    let problem = || {
+        node.json(&["status"])["problems"][0]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
+    fs::write(node.path("keyring"), b"garbage").unwrap();
+    let put_back = |name| format!("put {} back", node.path(name));
+    assert!(problem().ends_with(&put_back("keyring.3")), "{}", problem());
+    // A copy that does not open is no good one.
+    let copy = fs::read(node.path("keyring.3")).unwrap();
+    fs::write(node.path("keyring.3"), &copy[..copy.len() / 2]).unwrap();
+    assert!(problem().ends_with(&put_back("keyring.2")), "{}", problem());
+    for name in ["keyring.2", "keyring.1"] {
+        fs::write(node.path(name), b"garbage").unwrap();
+    }
+    assert!(
+        problem().contains("no copy beside it is good"),
+        "{}",
+        problem()
+    );
+}
+
+#[test]
 fn a_missing_configuration_is_told_in_three_parts() {
     let node = Node::new();
     fs::remove_file(node.path("config.yaml")).unwrap();

@@ -270,21 +270,43 @@ async fn open(config: &Config, storage: &dyn Storage) -> (Option<Document>, Opti
     let read = async { Ok::<_, Error>(Document::parse(storage.load().await?)?) };
     let document = match read.await {
         Ok(document) => document,
-        Err(e) => return (None, Some(with_help(&e))),
+        Err(e) => return (None, Some(with_help(config, &e).await)),
     };
-    let problem = check(config, &document).await.err().map(|e| with_help(&e));
+    let problem = match check(config, &document).await {
+        Ok(()) => None,
+        Err(e) => Some(with_help(config, &e).await),
+    };
     (Some(document), problem)
 }
 
+/// The newest copy beside the keyring that opens.
+async fn newest_good_copy(config: &Config) -> Option<String> {
+    let kept = app::storage(config, Durability::Memory).kept().await.ok()?;
+    for (revision, bytes) in kept.into_iter().rev() {
+        if let Ok(document) = Document::parse(bytes)
+            && opens(config, &document).await.is_ok()
+        {
+            let keyring = app::keyring_path(config).display();
+            return Some(format!("{keyring}.{revision}"));
+        }
+    }
+    None
+}
+
 async fn check(config: &Config, document: &Document) -> Result<(), Error> {
+    opens(config, document).await?;
+    if let Some(mark) = app::mark(config).read()? {
+        mark.accepts(document)?;
+    }
+    Ok(())
+}
+
+async fn opens(config: &Config, document: &Document) -> Result<(), Error> {
     let mut tried = Vec::new();
     for root in app::roots(config) {
         match store::open_with(root.as_ref(), document.header()).await {
             Ok(key) => {
                 document.open(&key)?;
-                if let Some(mark) = app::mark(config).read()? {
-                    mark.accepts(document)?;
-                }
                 return Ok(());
             }
             Err(e) => tried.push(e.to_string()),
@@ -293,15 +315,16 @@ async fn check(config: &Config, document: &Document) -> Result<(), Error> {
     Err(Error::NoSlotOpens(tried))
 }
 
-fn with_help(error: &Error) -> String {
+async fn with_help(config: &Config, error: &Error) -> String {
     let help = match error {
         Error::Storage(StorageError::Missing(_)) => {
             "on a new cluster run claviger init, otherwise put a copy back"
         }
         Error::NoSlotOpens(_) => "bring a root back: claviger slot test",
-        Error::Document(_) | Error::NotSuccessor(_) => {
-            "put the newest good keyring.<revision> back"
-        }
+        Error::Document(_) | Error::NotSuccessor(_) => match newest_good_copy(config).await {
+            Some(copy) => return format!("{error}; put {copy} back"),
+            None => "claviger restore takes a backup; no copy beside it is good",
+        },
         Error::Mark { .. } => "remove the mark only if the keyring is surely the newest",
         _ => "claviger check says what is wrong with the files",
     };
