@@ -1,7 +1,7 @@
 //! Every interleaving of rotations, crashes, migrations, destructions and restores, in a small world:
 //! the real decisions (`rotation`) and the real rule of succession, around a model of storage,
 //! members and their apiservers.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 #[path = "model/checks.rs"]
 mod checks;

@@ -169,7 +169,7 @@ impl World {
         }
         assert!(merged.header().revision > newest);
         for key in &self.newest.header().keys {
-            let kept = merged.key(&key.id).expect("a key was lost");
+            let kept = merged.key(&key.id).unwrap();
             let buried = |state| state == KeyState::Destroyed;
             assert!(
                 buried(key.state) || !buried(kept.state),

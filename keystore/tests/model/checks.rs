@@ -28,7 +28,6 @@ const TWO: Small = Small {
 fn states(model: Small) -> usize {
     let checker = model.checker().threads(2).spawn_bfs().join();
     let count = checker.unique_state_count();
-    println!("{count} states");
     checker.assert_properties();
     count
 }
@@ -54,8 +53,6 @@ fn finds(fault: Fault, small: &Small, property: &'static str) {
     let found = HasDiscoveries::AnyOf([property].into());
     let checker = model.checker().threads(2).finish_when(found);
     let checker = checker.spawn_bfs().join();
-    let seen = checker.unique_state_count();
-    println!("{fault:?}: {seen} states");
     assert!(
         checker.discovery(property).is_some(),
         "{fault:?} harms nobody"

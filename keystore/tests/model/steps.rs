@@ -23,7 +23,7 @@ impl Small {
     pub(crate) fn take(&self, world: &mut World, step: Step) -> Option<()> {
         match step {
             Step::Rotate => {
-                let from = world.stored.primary().map(|key| id(key));
+                let from = world.stored.primary().map(id);
                 self.decided(world, Request::Rotate { from })
             }
             Step::Activate => self.decided(world, Request::Activate),
