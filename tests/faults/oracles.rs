@@ -121,8 +121,8 @@ impl Whole {
 
 /// A metric without labels.
 fn value(page: &str, name: &str) -> usize {
-    let values = page.lines().filter_map(|line| line.strip_prefix(name));
-    let value: f64 = values.last().unwrap().trim().parse().unwrap();
+    let mut values = page.lines().filter_map(|line| line.strip_prefix(name));
+    let value: f64 = values.next().unwrap().trim().parse().unwrap();
     value as usize
 }
 
