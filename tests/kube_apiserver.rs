@@ -16,6 +16,8 @@ mod cold_cache;
 mod components;
 #[path = "kube_apiserver/demo.rs"]
 mod demo;
+#[path = "kube_apiserver/destroy.rs"]
+mod destroy;
 #[path = "kube_apiserver/members.rs"]
 mod members;
 #[path = "kube_apiserver/phases.rs"]

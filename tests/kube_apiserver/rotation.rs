@@ -33,19 +33,7 @@ fn a_rotation_fails_no_write_and_what_the_old_key_wrapped_stays_readable() {
     writers.go_on(40);
     assert_eq!(stand.claviger.key("primary").as_ref(), Some(&old));
 
-    // Asked whether it is ready, an apiserver asks Status sooner than by itself.
-    thread::scope(|scope| {
-        let rotated = scope.spawn(|| answer(stand.claviger.dir(), &["rotate", "--wait"]));
-        wait_until("every apiserver has moved on", || {
-            stand.apiserver.answers("/readyz", 200);
-            rotated.is_finished().then_some(())
-        });
-        let rotated = rotated.join().unwrap();
-        assert!(
-            rotated.contains(&format!("{} is primary", &new[3..11])),
-            "{rotated}"
-        );
-    });
+    rotate_and_wait(&stand);
     writers.go_on(40);
     let record = record(stand.claviger.dir());
     let converged = record.converged.map(|converged| converged.id.to_string());
@@ -74,13 +62,27 @@ fn a_rotation_fails_no_write_and_what_the_old_key_wrapped_stays_readable() {
     assert_eq!(stand.stored(Kind::Secret, "old").1.key_id, new);
 }
 
+/// Rotates, and waits until every apiserver has moved on.
+pub(crate) fn rotate_and_wait(stand: &Stand) {
+    thread::scope(|scope| {
+        let rotated = scope.spawn(|| answer(stand.claviger.dir(), &["rotate", "--wait"]));
+        wait_until("every apiserver has moved on", || {
+            // Asked whether it is ready, an apiserver asks Status sooner than by itself.
+            stand.apiserver.answers("/readyz", 200);
+            rotated.is_finished().then_some(())
+        });
+        let rotated = rotated.join().unwrap();
+        assert!(rotated.contains("is primary"), "{rotated}");
+    });
+}
+
 /// A key id in kube-apiserver's metrics.
 fn hash(key_id: &str) -> String {
     format!("sha256:{}", HEXLOWER.encode(&Sha256::digest(key_id)))
 }
 
 /// What the one member says of itself, without its MAC.
-fn record(dir: &Path) -> MemberRecord {
+pub(crate) fn record(dir: &Path) -> MemberRecord {
     let mut files = std::fs::read_dir(dir.join("members")).unwrap();
     let text = std::fs::read_to_string(files.next().unwrap().unwrap().path()).unwrap();
     let (record, _mac) = text.rsplit_once(",\"mac\":").unwrap();

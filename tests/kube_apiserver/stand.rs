@@ -1,7 +1,7 @@
 //! A cluster with Claviger, ready for use.
 
 use std::ops::Deref;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use std::thread;
 
@@ -20,7 +20,7 @@ pub(crate) struct Stand {
     pub(crate) claviger: Claviger,
     pub(crate) apiserver: Apiserver,
     pub(crate) etcd: Etcd,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 impl Stand {
@@ -42,8 +42,13 @@ impl Stand {
             claviger,
             apiserver,
             etcd,
-            _dir: dir,
+            dir,
         })
+    }
+
+    /// The administrator's kubeconfig.
+    pub(crate) fn kubeconfig(&self) -> PathBuf {
+        self.dir.path().join("apiserver/kubeconfig")
     }
 
     /// One that tests share which leave everything as it is.
@@ -58,13 +63,6 @@ impl Stand {
     /// The stored form of an object: the provider's name, and the message.
     pub(crate) fn stored(&self, kind: Kind, name: &str) -> (String, EncryptedObject) {
         decode(&self.etcd.value(&kind.etcd_key(name)))
-    }
-
-    /// Whether a KMS v2 plugin wraps the seed of an object.
-    pub(crate) fn is_encrypted(&self, kind: Kind, name: &str) -> bool {
-        self.etcd
-            .value(&kind.etcd_key(name))
-            .starts_with(PREFIX.as_bytes())
     }
 
     /// Makes a ConfigMap of which the apiserver has nothing in memory: the first read of it calls
