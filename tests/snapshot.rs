@@ -4,6 +4,8 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 #![expect(clippy::print_stderr, reason = "helpers of tests")]
 
+#[path = "snapshot/command.rs"]
+mod command;
 #[path = "common/components.rs"]
 mod components;
 #[path = "snapshot/etcd.rs"]

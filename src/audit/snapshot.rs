@@ -150,7 +150,7 @@ impl Snapshot {
         let hashed = hash::is_appended(metadata.len());
         let length = hash::covered(metadata.len());
         let database = Database::open(file.try_clone()?, length)?;
-        if length % database.page_size() != 0 {
+        if !length.is_multiple_of(database.page_size()) {
             return Err(SnapshotError::Length(metadata.len()));
         }
         let bucket = |name: &'static str| {

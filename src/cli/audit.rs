@@ -2,18 +2,14 @@
 //!
 //! Needs no key, no keyring and no configuration of Claviger's: headers alone are read.
 
+mod keys;
 mod report;
+mod snapshots;
 mod subject;
 mod textfile;
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use claviger_keystore::document::Document;
-use claviger_keystore::error::Error;
-use claviger_keystore::key::{KeyId, KeyState};
-use claviger_keystore::storage::Storage;
-use claviger_keystore::storage::file::Durability;
 use jiff::Timestamp;
 
 use super::failure::{Exit, Failure};
@@ -24,12 +20,13 @@ use crate::audit::discovery::{self, Cluster, DiscoveryError, Flags};
 use crate::audit::etcd::{Etcd, EtcdError};
 use crate::audit::keyspace::{self, Live, ScanError};
 use crate::audit::scope::Scope;
-use crate::audit::snapshot::{Revisions, Snapshot};
+use crate::audit::snapshot::Revisions;
 use crate::audit::tally::Tally;
 use crate::config::{self, Config};
 use crate::encryption_config;
 use crate::notes::Audited;
-use report::{Report, SnapshotRow};
+use keys::Keys;
+use report::Report;
 use subject::Subject;
 
 const DOING: &str = "auditing what is stored";
@@ -94,7 +91,8 @@ pub(super) async fn run(
     output: &Output,
 ) -> Result<Exit, Failure> {
     let config = optional_config(config_path)?;
-    let keys = keys(config.as_ref(), output).await;
+    // Before the revision is pinned: what was quiet then stays so.
+    let keys = Keys::read(config.as_ref(), output).await;
     let cluster = match find(&args.etcd, config.as_ref()) {
         // Snapshots alone are an audit too, of them alone.
         Err(_) if !args.snapshot.is_empty() && args.since.is_none() => None,
@@ -102,7 +100,7 @@ pub(super) async fn run(
     };
     let scope = Scope {
         configuration: configuration(cluster.as_ref(), &args.etcd, output)?,
-        keys,
+        keys: keys.states,
     };
     let subject = args
         .key
@@ -116,7 +114,10 @@ pub(super) async fn run(
         }
         None => (None, String::new()),
     };
-    let prefix = cluster.map_or("/registry".to_owned(), |cluster| cluster.etcd.prefix);
+    let prefix = match cluster {
+        Some(cluster) => cluster.etcd.prefix,
+        None => args.etcd.prefix.clone().unwrap_or("/registry".to_owned()),
+    };
     let (live, mut tally) = match live {
         Some(mut live) => {
             let tally = std::mem::replace(&mut live.tally, Tally::new(&prefix));
@@ -124,7 +125,17 @@ pub(super) async fn run(
         }
         None => (None, Tally::new(&prefix)),
     };
-    let snapshots = snapshots(args, &prefix, &mut tally)?;
+    let revisions = match args.all_revisions {
+        true => Revisions::All,
+        false => Revisions::Latest,
+    };
+    let snapshots = snapshots::read(
+        &args.snapshot,
+        revisions,
+        keys.snapshot_retention,
+        &prefix,
+        &mut tally,
+    )?;
     let subject = subject
         .map(|subject| subject.resolve(&tally, &scope))
         .transpose()?;
@@ -136,6 +147,7 @@ pub(super) async fn run(
         scope,
         subject,
         snapshots,
+        quiet: keys.quiet,
         list: args.list,
     });
     finish(&report, args, config.as_ref(), output)
@@ -180,25 +192,6 @@ pub(super) fn optional_config(path: &Path) -> Result<Option<Config>, Failure> {
         return Ok(None);
     }
     read_config(path).map(Some)
-}
-
-/// The states of our keys, from the keyring's header, which no root has to open.
-async fn keys(config: Option<&Config>, output: &Output) -> BTreeMap<KeyId, KeyState> {
-    let Some(config) = config else {
-        return BTreeMap::new();
-    };
-    let storage = app::storage(config, Durability::Memory);
-    let read = async { Ok::<_, Error>(Document::parse(storage.load().await?)?) };
-    match read.await {
-        Ok(document) => {
-            let keys = document.header().keys.iter();
-            keys.map(|key| (key.id, key.state)).collect()
-        }
-        Err(e) => {
-            output.note(&format!("note: the states of keys are not shown: {e}"));
-            BTreeMap::new()
-        }
-    }
 }
 
 /// Finds the cluster.
@@ -291,36 +284,4 @@ pub(super) fn refused(error: &ScanError) -> Failure {
         ),
     };
     Failure::new(exit, DOING, error, next)
-}
-
-fn snapshots(
-    args: &AuditArgs,
-    prefix: &str,
-    tally: &mut Tally,
-) -> Result<Vec<SnapshotRow>, Failure> {
-    let revisions = match args.all_revisions {
-        true => Revisions::All,
-        false => Revisions::Latest,
-    };
-    let mut rows = Vec::new();
-    for path in &args.snapshot {
-        let read = || {
-            let snapshot = Snapshot::open(path)?;
-            let counted = snapshot.tally(revisions, prefix)?;
-            Ok((snapshot.about().clone(), counted))
-        };
-        let (about, counted) = read().map_err(|e: crate::audit::snapshot::SnapshotError| {
-            let doing = format!("reading the snapshot {}", path.display());
-            let next = "etcdutl snapshot status says what etcd thinks of it; leave it out to go on";
-            Failure::new(Exit::Fault, doing, e, next)
-        })?;
-        tally.add_snapshot(&path.display().to_string(), &counted);
-        rows.push(SnapshotRow {
-            file: path.display().to_string(),
-            revision: about.revision,
-            written: about.modified,
-            hashed: about.hashed,
-        });
-    }
-    Ok(rows)
 }

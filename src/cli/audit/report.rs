@@ -4,12 +4,13 @@
 mod listing;
 mod screen;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use claviger_keystore::key::{KeyId, KeyState};
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::snapshots::{self, Kind, Snapshots};
 use super::subject::Subject;
 use crate::audit::keyspace::Live;
 use crate::audit::object::Protection;
@@ -28,7 +29,9 @@ pub(super) struct Found {
     pub(super) tally: Tally,
     pub(super) scope: Scope,
     pub(super) subject: Option<Subject>,
-    pub(super) snapshots: Vec<SnapshotRow>,
+    pub(super) snapshots: Snapshots,
+    /// Of our keys: that no member can write under them, or why that is not known.
+    pub(super) quiet: BTreeMap<KeyId, Result<(), String>>,
     pub(super) list: bool,
 }
 
@@ -39,7 +42,7 @@ pub(super) struct Report {
     /// Whether the answer is yes: nothing to rewrite, or nothing that names the key of `--key`.
     clean: bool,
     etcd: Option<EtcdRow>,
-    snapshots: Vec<SnapshotRow>,
+    snapshots: Snapshots,
     /// What `--key` asked about.
     key: Option<String>,
     rows: Vec<RowShown>,
@@ -71,16 +74,6 @@ pub(super) struct EtcdRow {
     /// How many values were read; the others are as an earlier audit saw them.
     values_read: u64,
     prefix: String,
-}
-
-/// A snapshot that was read.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct SnapshotRow {
-    pub(super) file: String,
-    pub(super) revision: i64,
-    pub(super) written: Timestamp,
-    pub(super) hashed: bool,
 }
 
 /// One resource under one protection.
@@ -144,11 +137,15 @@ struct KeyVerdict {
     current: u64,
     history: u64,
     snapshots: u64,
+    /// Until when the newest of these is kept, as the policy has it.
+    needed_until: Option<Timestamp>,
     /// Whether anything names it.
     needed: bool,
     /// One of ours, which `key disable` and `key destroy` are about.
     #[serde(skip)]
     ours: bool,
+    #[serde(skip)]
+    kinds: BTreeSet<Kind>,
     /// Something to disable; plaintext and other providers' keys are not.
     #[serde(skip)]
     examples: Vec<String>,
@@ -164,6 +161,7 @@ impl Report {
             scope,
             subject,
             snapshots,
+            quiet,
             list,
         } = found;
         let verdicts: Vec<Verdict> = tally
@@ -183,10 +181,11 @@ impl Report {
         rows.sort_by(|a, b| {
             (&a.resource, &a.protection.shown).cmp(&(&b.resource, &b.protection.shown))
         });
-        let keys = match &subject {
+        let mut keys = match &subject {
             Some(subject) => vec![KeyVerdict::about(subject, &tally, &scope)],
             None => leaving(&tally, &scope, &verdicts),
         };
+        keys.iter_mut().for_each(|key| key.find_in(&snapshots));
         let stale_objects = current(Verdict::Stale);
         let unneeded = subject.is_none() || keys.iter().all(|key| !key.needed);
         let exceptions = tally.exception_count();
@@ -221,7 +220,7 @@ impl Report {
             objects,
             next: None,
         };
-        report.claims = report.claims();
+        report.claims = report.claims(&quiet);
         report.next = report.next();
         report
     }
@@ -247,33 +246,52 @@ impl Report {
     }
 
     /// For each key that nothing names: exactly what was looked at, and what was not.
-    fn claims(&self) -> Vec<String> {
+    fn claims(&self, quiet: &BTreeMap<KeyId, Result<(), String>>) -> Vec<String> {
         // Over a value that nobody can read, nothing is claimed.
         if self.exceptions.count > 0 {
             return Vec::new();
         }
-        let snapshots = match self.snapshots.len() {
+        let place = self.place();
+        let claim = |key: &KeyVerdict| {
+            if key.key == "plaintext" {
+                return format!("{place}no object is in the clear that should not be");
+            }
+            let quiet = key.key.parse().ok().and_then(|id: KeyId| quiet.get(&id));
+            let name = &key.key;
+            match quiet {
+                Some(Ok(())) => format!(
+                    "{place}no object names {name}, and no member can still write under it; not \
+                     shown: backups that were not given"
+                ),
+                Some(Err(why)) => format!(
+                    "{place}no object names {name}; not shown: that no member can still write \
+                     under it ({why}), and backups that were not given"
+                ),
+                None => format!(
+                    "{place}no object names {name}; not shown: that nobody can still write under \
+                     it, and backups that were not given"
+                ),
+            }
+        };
+        let clean = self.keys.iter().filter(|key| !key.needed);
+        clean.map(claim).collect()
+    }
+
+    /// What was looked at.
+    fn place(&self) -> String {
+        let snapshots = match self.snapshots.files.len() {
             0 => String::new(),
             1 => "in this snapshot, ".to_owned(),
             n => format!("in these {n} snapshots, "),
         };
-        let place = match &self.etcd {
+        match &self.etcd {
             Some(etcd) => format!(
                 "at etcd revision {}, over the whole keyspace and its history from revision {}, \
                  {snapshots}",
                 etcd.revision, etcd.history_from
             ),
             None => snapshots,
-        };
-        let nothing = |key: &&KeyVerdict| !key.needed;
-        let claim = |key: &KeyVerdict| match key.key.as_str() {
-            "plaintext" => format!("{place}no object is in the clear that should not be"),
-            key => format!(
-                "{place}no object names {key}; not shown: that no member can still write under it, \
-                 and backups that were not given"
-            ),
-        };
-        self.keys.iter().filter(nothing).map(claim).collect()
+        }
     }
 
     fn next(&self) -> Option<String> {
@@ -377,7 +395,9 @@ impl KeyVerdict {
             current: 0,
             history: 0,
             snapshots: 0,
+            needed_until: None,
             needed: false,
+            kinds: BTreeSet::new(),
             ours,
             examples: Vec::new(),
         }
@@ -388,14 +408,21 @@ impl KeyVerdict {
             current,
             history,
             snapshot_values,
-            snapshots,
+            ..
         } = row.counts;
         self.current += current;
         self.history += history;
-        // Of several resources the fullest file tells: the same files are meant.
-        self.snapshots = self.snapshots.max(snapshots);
+        self.kinds.insert(snapshots::kind(row));
         self.needed |= current + history + snapshot_values > 0;
         self.examples.extend(row.examples.iter().cloned());
+    }
+
+    /// Which snapshots need it, now that all that it protects is known.
+    fn find_in(&mut self, snapshots: &Snapshots) {
+        if let Some((count, newest)) = snapshots.need(&self.kinds) {
+            self.snapshots = count;
+            self.needed_until = snapshots.kept_until(newest);
+        }
     }
 
     fn about(subject: &Subject, tally: &Tally, scope: &Scope) -> Self {
@@ -432,4 +459,47 @@ fn leaving(tally: &Tally, scope: &Scope, verdicts: &[Verdict]) -> Vec<KeyVerdict
         found.entry(key.clone()).or_insert_with(new).add(row);
     }
     found.into_values().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "k1-000102030405060708090a0b0c0d0e0f";
+
+    fn claims(value: &[u8], quiet: Option<Result<(), String>>) -> Vec<String> {
+        let mut tally = Tally::new("/registry");
+        tally.add(Place::Current, b"/registry/secrets/a/b", value);
+        let id: KeyId = ID.parse().unwrap();
+        let report = Report::new(Found {
+            live: None,
+            endpoint: String::new(),
+            prefix: "/registry".to_owned(),
+            tally,
+            scope: Scope::default(),
+            subject: Some(Subject::Ours(id)),
+            snapshots: Snapshots::default(),
+            quiet: quiet.map(|quiet| (id, quiet)).into_iter().collect(),
+            list: false,
+        });
+        report.claims
+    }
+
+    #[test]
+    fn a_claim_says_no_more_than_is_known() {
+        let other = b"k8s:enc:aescbc:v1:key1:x";
+        let end = "not shown: backups that were not given";
+        let shown = format!("no object names {ID}, and no member can still write under it; {end}");
+        assert_eq!(claims(other, Some(Ok(()))), [shown]);
+        let waits = claims(other, Some(Err("cp1 is not quiet".to_owned())));
+        assert!(waits[0].contains("not shown: that no member"), "{waits:?}");
+        assert!(waits[0].contains("(cp1 is not quiet)"), "{waits:?}");
+        let unknown = claims(other, None);
+        assert!(unknown[0].contains("not shown: that nobody"), "{unknown:?}");
+    }
+
+    #[test]
+    fn over_what_cannot_be_read_nothing_is_claimed() {
+        assert_eq!(claims(b"k8s:enc:kms:v2:p:", Some(Ok(()))), [""; 0]);
+    }
 }

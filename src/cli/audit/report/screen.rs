@@ -2,7 +2,8 @@
 
 use std::io::{self, Write};
 
-use super::{KeyVerdict, Report, RowShown, SnapshotRow};
+use super::{KeyVerdict, Report, RowShown};
+use crate::cli::audit::snapshots::Asked;
 use crate::cli::output::{Answer, Style};
 
 impl Answer for Report {
@@ -17,6 +18,12 @@ impl Answer for Report {
         }
         self.heading(out)?;
         self.table(out, style)?;
+        let keys = self.keys.iter().filter(|key| key.snapshots > 0);
+        let keys = keys.map(|key| Asked {
+            key: &key.shown,
+            kinds: &key.kinds,
+        });
+        self.snapshots.write(&keys.collect::<Vec<_>>(), out)?;
         for exception in &self.exceptions.first {
             let place = if exception.history {
                 ", in history"
@@ -55,14 +62,6 @@ impl Report {
             }
             writeln!(out, "; history from revision {}", etcd.history_from)?;
         }
-        for snapshot in &self.snapshots {
-            let SnapshotRow { file, revision, .. } = snapshot;
-            let hash = match snapshot.hashed {
-                true => "",
-                false => ", without a checksum",
-            };
-            writeln!(out, "snapshot {file}, revision {revision}{hash}")?;
-        }
         Ok(())
     }
 
@@ -73,7 +72,7 @@ impl Report {
         };
         let resource = widest("RESOURCE", &|row| row.resource.chars().count());
         let protected = widest("PROTECTED BY", &|row| row.protection.shown.chars().count());
-        let snapshots = match self.snapshots.is_empty() {
+        let snapshots = match self.snapshots.files.is_empty() {
             true => "",
             false => "   SNAPSHOTS",
         };
@@ -91,7 +90,7 @@ impl Report {
             let (current, history) = (grouped(row.current), grouped(row.history));
             let name = &row.resource;
             write!(out, "{name:<resource$}{by}{current:>11}{history:>11}")?;
-            match self.snapshots.is_empty() {
+            match self.snapshots.files.is_empty() {
                 true => writeln!(out)?,
                 false => writeln!(out, "{:>12}", row.snapshots)?,
             }
