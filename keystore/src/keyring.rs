@@ -340,6 +340,17 @@ mod tests {
         assert_eq!(created, Timestamp::from_second(10).unwrap());
     }
 
+    #[test]
+    fn tombstones_do_not_fill_a_keyring() {
+        let mut keyring = keyring();
+        for _ in 0..MAX_KEYS {
+            let staged = keyring.stage(NOW).unwrap();
+            keyring = staged.destroy(&staged.staged().unwrap(), NOW).unwrap();
+        }
+        assert_eq!(keyring.header.keys.len(), MAX_KEYS + 1);
+        assert!(keyring.stage(NOW).is_ok());
+    }
+
     #[derive(Debug, Clone, Copy)]
     enum Step {
         Stage,

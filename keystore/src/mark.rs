@@ -177,6 +177,40 @@ mod tests {
         assert_eq!(mark.history.last().unwrap().1, Hex([70; 32]));
     }
 
+    fn mark(revision: u64) -> Mark {
+        let keyring = Keyring::create("", Hex([1; 32]), Timestamp::UNIX_EPOCH).unwrap();
+        let mut header = keyring.header().clone();
+        header.cluster_id = Hex([3; 16]);
+        header.revision = revision;
+        header.keys.clear();
+        Mark::of(&header, Hex([2; 32]), None, Timestamp::UNIX_EPOCH)
+    }
+
+    #[test]
+    fn a_newer_one_is_not_put_back_by_a_slower_writer() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = MarkFile::new(dir.path().join("keyring.mark"));
+        for (written, there) in [(5, 5), (4, 5), (6, 6)] {
+            file.write(&mark(written)).unwrap();
+            assert_eq!(file.read().unwrap(), Some(mark(there)));
+        }
+        // Another cluster's revisions say nothing.
+        let mut other = mark(1);
+        other.cluster_id = Hex([9; 16]);
+        file.write(&other).unwrap();
+        assert_eq!(file.read().unwrap(), Some(other));
+    }
+
+    #[test]
+    fn fields_of_a_newer_version_are_passed_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("keyring.mark");
+        let mut newer = serde_json::to_value(mark(5)).unwrap();
+        newer["later"] = 1.into();
+        std::fs::write(&path, newer.to_string()).unwrap();
+        assert_eq!(MarkFile::new(path).read().unwrap(), Some(mark(5)));
+    }
+
     #[test]
     fn a_broken_mark_is_an_error_and_not_an_absent_one() {
         let dir = tempfile::tempdir().unwrap();

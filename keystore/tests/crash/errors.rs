@@ -159,6 +159,32 @@ fn row_69_a_folder_that_does_not_sync_is_told_and_the_key_is_not_used() {
 }
 
 #[test]
+fn a_kept_copy_that_does_not_sync_is_a_refusal_for_nothing_changed() {
+    if !strace::is_there() {
+        return;
+    }
+    let template = Template::new();
+    let calls = calls_of_one_commit(&template);
+    // The sync of the folder that follows the rename of the copy.
+    let renamed = calls
+        .iter()
+        .position(|call| call.name.starts_with("rename") && call.text.contains("/keyring.12\""));
+    let number = numbered(&calls)
+        .into_iter()
+        .skip(renamed.expect("a rename of the copy"))
+        .find(|(name, _)| *name == "fsync")
+        .expect("a sync of the folder")
+        .1;
+    let folder = template.copy("copy");
+    let fault = format!("fsync:error=EIO:when={number}");
+    let run = strace::run(&folder, Some(&fault));
+    let promises = assert_told(&template, &folder, &run, &fault);
+    assert_eq!(promises.unknown, None);
+    let told = promises.refused.expect("nobody noticed");
+    assert!(told.contains("syncing the folder"), "{told}");
+}
+
+#[test]
 fn row_68_a_disk_that_stays_full_or_broken_harms_nothing() {
     if !strace::is_there() {
         return;
