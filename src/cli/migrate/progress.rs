@@ -1,13 +1,14 @@
 //! How far a migration is: a bar with rate and time left on a terminal, and nothing elsewhere.
 
 use std::cell::Cell;
+use std::fmt::Write;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 
 use crate::cli::output::Output;
 use crate::migrate::rewrite::Outcome;
 
-const BAR: &str = "{bar:30} {human_pos}/{human_len}  {per_sec}  {eta} left{msg}";
+const BAR: &str = "{bar:30} {human_pos}/{human_len}  {rate}/s  {eta} left{msg}";
 
 /// The bar.
 pub(super) struct Progress {
@@ -25,6 +26,10 @@ impl Progress {
         let bar = ProgressBar::new(total);
         // A template that is not understood leaves the usual bar.
         if let Ok(style) = ProgressStyle::with_template(BAR) {
+            let style = style.with_key("rate", |state: &ProgressState, out: &mut dyn Write| {
+                // Writing to the bar does not fail.
+                let _ = write!(out, "{:.0}", state.per_sec());
+            });
             bar.set_style(style.progress_chars("#>-"));
         }
         Self {

@@ -163,6 +163,10 @@ impl Migration {
             (Exit::Done, false) => Some("claviger audit: what history and snapshots still need"),
             (Exit::No, true) => Some("claviger migrate"),
             (Exit::No, false) => Some("claviger audit lists the values that nobody can read"),
+            _ if self.left > Some(self.failed) => Some(
+                "kube-apiserver still stores some as they were: has every one loaded the \
+                 EncryptionConfiguration that is meant? claviger status, claviger check",
+            ),
             _ => None,
         }
     }
