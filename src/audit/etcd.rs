@@ -21,8 +21,8 @@ use tonic::{Code, Request, Status, Streaming};
 use crate::config::EtcdConfig;
 pub use messages::{Event, KeyValue};
 use messages::{
-    RangeRequest, RangeResponse, RequestOp, TxnRequest, TxnResponse, WatchCreateRequest,
-    WatchRequest, WatchResponse,
+    RangeRequest, RangeResponse, RangeStreamResponse, RequestOp, TxnRequest, TxnResponse,
+    WatchCreateRequest, WatchRequest, WatchResponse,
 };
 
 /// How long a connection may take.
@@ -73,6 +73,9 @@ pub enum EtcdError {
     /// The connection broke, or etcd has no leader, or does not answer in time.
     #[error("{0}")]
     Away(String),
+    /// This etcd is older than what was asked of it.
+    #[error("etcd does not know what was asked")]
+    Unknown,
     /// Anything else.
     #[error("etcd answers {code:?}: {message}")]
     Other {
@@ -188,6 +191,26 @@ impl Etcd {
         })
     }
 
+    /// Every key as it was at a revision, in one answer of many parts: etcd does not count what is
+    /// left for each of them, as it does for pages.
+    pub async fn stream(&self, revision: i64, keys_only: bool) -> Result<KeyStream, EtcdError> {
+        let request = RangeRequest {
+            key: EVERY_KEY,
+            range_end: EVERY_KEY,
+            revision,
+            keys_only,
+            ..Default::default()
+        };
+        let mut grpc = Grpc::new(self.channel.clone()).max_decoding_message_size(MAX_PAGE);
+        grpc.ready().await.map_err(|e| EtcdError::Away(chain(&e)))?;
+        let path = PathAndQuery::from_static("/etcdserverpb.KV/RangeStream");
+        let codec = Codec::<RangeRequest, RangeStreamResponse>::default();
+        let answers = grpc.server_streaming(Request::new(request), path, codec);
+        Ok(KeyStream {
+            answers: answers.await.map_err(error)?.into_inner(),
+        })
+    }
+
     /// These keys as they were at a revision, in their order; all of them must have been there.
     pub async fn values(&self, keys: &[Bytes], revision: i64) -> Result<Vec<KeyValue>, EtcdError> {
         let mut values = Vec::with_capacity(keys.len());
@@ -261,6 +284,28 @@ impl Etcd {
             Ok(answer) => Ok(answer.map_err(error)?.into_inner()),
             Err(_) => Err(EtcdError::Away(format!(
                 "no answer within {} s",
+                ANSWER.as_secs()
+            ))),
+        }
+    }
+}
+
+/// Keys as they come.
+#[derive(Debug)]
+pub struct KeyStream {
+    answers: Streaming<RangeStreamResponse>,
+}
+
+impl KeyStream {
+    /// The next keys; none after the last.
+    pub async fn next(&mut self) -> Result<Option<Vec<KeyValue>>, EtcdError> {
+        match tokio::time::timeout(ANSWER, self.answers.message()).await {
+            Ok(answer) => {
+                let answer = answer.map_err(error)?;
+                Ok(answer.map(|answer| answer.range.unwrap_or_default().kvs))
+            }
+            Err(_) => Err(EtcdError::Away(format!(
+                "no keys within {} s",
                 ANSWER.as_secs()
             ))),
         }
@@ -358,6 +403,7 @@ fn error(status: Status) -> EtcdError {
         Code::OutOfRange | Code::ResourceExhausted if message.contains("too large") => {
             EtcdError::TooLong
         }
+        Code::Unimplemented => EtcdError::Unknown,
         Code::PermissionDenied | Code::Unauthenticated => EtcdError::Denied(message.to_owned()),
         Code::InvalidArgument if message.contains("user name is empty") => {
             EtcdError::Denied(message.to_owned())

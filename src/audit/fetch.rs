@@ -5,7 +5,7 @@ use std::iter::Peekable;
 use prost::bytes::{Bytes, BytesMut};
 use tokio::sync::mpsc;
 
-use super::etcd::{Etcd, EtcdError, KeyValue, Page, Pin};
+use super::etcd::{Etcd, EtcdError, KeyStream, KeyValue, Page, Pin};
 use super::keyspace::ScanError;
 use super::ledger::{Entries, KeyState};
 use super::object::Protection;
@@ -41,7 +41,7 @@ pub(super) async fn all(
     pin: Pin,
     items: &mpsc::Sender<Vec<Item>>,
 ) -> Result<u64, ScanError> {
-    let mut pages = Pages::new(etcd, pin, false);
+    let mut pages = Pages::new(etcd, pin, false).await?;
     let mut fetched = 0;
     while let Some(kvs) = pages.next().await? {
         fetched += kvs.len() as u64;
@@ -61,7 +61,7 @@ pub(super) async fn changed(
     let mut earlier = Earlier {
         entries: earlier.peekable(),
     };
-    let mut pages = Pages::new(etcd, pin, true);
+    let mut pages = Pages::new(etcd, pin, true).await?;
     let mut fetched = 0;
     while let Some(kvs) = pages.next().await? {
         let mut batch = Batch::default();
@@ -139,28 +139,47 @@ impl Earlier {
     }
 }
 
-/// All pages of one revision.
+/// All pages of one revision: as etcd 3.7 sends them in one stream, else asked for one by one.
 struct Pages<'a> {
     etcd: &'a Etcd,
     revision: i64,
     keys_only: bool,
     keys: usize,
+    stream: Option<KeyStream>,
     start: Option<Bytes>,
 }
 
 impl<'a> Pages<'a> {
-    fn new(etcd: &'a Etcd, pin: Pin, keys_only: bool) -> Self {
-        Self {
+    async fn new(etcd: &'a Etcd, pin: Pin, keys_only: bool) -> Result<Self, EtcdError> {
+        let stream = match etcd.stream(pin.revision, keys_only).await {
+            Err(EtcdError::Unknown) => None,
+            stream => Some(stream?),
+        };
+        Ok(Self {
             etcd,
             revision: pin.revision,
             keys_only,
             keys: if keys_only { MAX_KEYS } else { FIRST_KEYS },
+            stream,
             start: Some(Bytes::new()),
-        }
+        })
     }
 
     /// The next keys; none after the last.
     async fn next(&mut self) -> Result<Option<Vec<KeyValue>>, EtcdError> {
+        if let Some(stream) = &mut self.stream {
+            match stream.next().await {
+                // Objects that are much larger than those before them: in small pages, then.
+                Err(EtcdError::TooLong | EtcdError::Unknown) => self.stream = None,
+                kvs => {
+                    let kvs = kvs?;
+                    if let Some(last) = kvs.as_ref().and_then(|kvs| kvs.last()) {
+                        self.start = Some(after(&last.key));
+                    }
+                    return Ok(kvs);
+                }
+            }
+        }
         let Some(start) = self.start.take() else {
             return Ok(None);
         };

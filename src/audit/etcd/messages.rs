@@ -67,6 +67,13 @@ pub(super) struct RangeResponse {
     pub(super) count: i64,
 }
 
+/// `etcdserverpb.RangeStreamResponse`, of etcd 3.7 and newer
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct RangeStreamResponse {
+    #[prost(message, optional, tag = "1")]
+    pub(super) range: Option<RangeResponse>,
+}
+
 /// `etcdserverpb.TxnRequest` without conditions: all of its operations are done.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct TxnRequest {
