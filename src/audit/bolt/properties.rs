@@ -140,9 +140,10 @@ fn every_byte_that_leads_to_an_entry_is_checked() {
     let mut survived = 0;
     let spot = blind_spot(&good);
     for at in (2 * PAGE..good.len()).filter(|at| !spot.contains(at)) {
-        for flip in [1, 0x80] {
+        let byte = good[at];
+        for changed in [byte ^ 1, byte ^ 4, byte ^ 8, byte ^ 0x80, 0] {
             let mut bytes = good.clone();
-            bytes[at] ^= flip;
+            bytes[at] = changed;
             if let Ok(found) = read(&bytes) {
                 survived += 1;
                 assert_eq!(found.len(), expected.len(), "byte {at}");
