@@ -127,6 +127,8 @@ impl Rotator {
                 let name = self.deps.name.clone();
                 let own = members.iter().find(|member| member.name == name);
                 let earlier = own.and_then(|member| member.record());
+                // A command that destroyed a key may have been killed before it was through.
+                keystore.drop_destroyed(now.wall).await?;
                 none.insert(Reporter::new(name, new_instance()?, earlier))
             }
         };

@@ -154,7 +154,9 @@ mod tests {
     use super::fixture::{Fixture, PAGE};
     use super::*;
 
-    fn entries(database: &Database, bucket: &Bucket) -> Result<Vec<(Vec<u8>, Vec<u8>)>, BoltError> {
+    type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
+
+    fn entries(database: &Database, bucket: &Bucket) -> Result<Pairs, BoltError> {
         let mut found = Vec::new();
         let mut cursor = database.walk_back(bucket)?;
         while let Some(entry) = cursor.previous()? {

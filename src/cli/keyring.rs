@@ -8,6 +8,7 @@ use claviger_keystore::error::{Error, StorageError};
 use claviger_keystore::header::{DocumentHash, Header};
 use claviger_keystore::key::{KeyId, KeyInfo};
 use claviger_keystore::keyring::Keyring;
+use claviger_keystore::member::MemberName;
 use claviger_keystore::storage::file::Durability;
 use jiff::Timestamp;
 
@@ -19,16 +20,20 @@ use crate::config::Config;
 pub(super) async fn open(config: &Config, doing: &str) -> Result<Opened, Failure> {
     // Whatever file system it lies on, it lies there already.
     let keystore = app::keystore(config, Durability::Memory);
-    opened(keystore, doing, Timestamp::now()).await
+    opened(config, keystore, doing).await
 }
 
 /// The keyring of this keystore, which is opened now.
 pub(super) async fn opened(
+    config: &Config,
     keystore: Keystore,
     doing: &str,
-    now: Timestamp,
 ) -> Result<Opened, Failure> {
-    let synced = keystore.sync(now).await;
+    let member = app::member_name(config).map_err(|e| {
+        let next = "give this node a name: member in the configuration";
+        Failure::new(Exit::Usage, doing, e, next)
+    })?;
+    let synced = keystore.sync(Timestamp::now()).await;
     synced.map_err(|e| refused(doing, &e))?;
     let keyring = keystore.keyring().await.ok_or_else(|| {
         Failure::new(
@@ -44,6 +49,7 @@ pub(super) async fn opened(
         keystore,
         keyring,
         hash,
+        member,
     })
 }
 
@@ -54,6 +60,8 @@ pub(super) struct Opened {
     pub(super) keyring: Arc<Keyring>,
     /// The hash of its document.
     pub(super) hash: DocumentHash,
+    /// This node's member.
+    pub(super) member: MemberName,
 }
 
 /// Why the keyring was not opened or changed, and what helps.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use claviger_keystore::error::{Error, StorageError};
 use claviger_keystore::key::KeyId;
-use claviger_keystore::member::{Member, MemberName, MemberRecord};
+use claviger_keystore::member::{Member, MemberRecord};
 use claviger_keystore::rotation::{Action, Idle, Request};
 use jiff::Timestamp;
 use serde::Serialize;
@@ -70,7 +70,6 @@ pub(super) async fn run(
     let (from, staged) = (header.primary(), header.staged());
     let request = request(args, &opened)?;
     let rotation = Rotation {
-        name: app::member_name(config).map_err(|e| failed(&e))?,
         // Where no plugin acts for this member, we do until we are done.
         lock: MemberLock::take(app::keyring_path(config)).map_err(|e| failed(&e))?,
         opened,
@@ -130,7 +129,6 @@ enum Ended {
 
 struct Rotation<'a> {
     opened: Opened,
-    name: MemberName,
     lock: Option<MemberLock>,
     begun: Instant,
     timeout: Duration,
@@ -174,7 +172,7 @@ impl Rotation<'_> {
         let keystore = &self.opened.keystore;
         let now = Timestamp::now();
         keystore.sync(now).await.map_err(|e| refused(DOING, &e))?;
-        let ourselves = self.lock.as_ref().map(|_| &self.name);
+        let ourselves = self.lock.as_ref().map(|_| &self.opened.member);
         match keystore.step(request, ourselves, now).await {
             Ok(action) => Ok(Some(action)),
             Err(Error::Storage(StorageError::Conflict)) => Ok(None),

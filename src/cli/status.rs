@@ -206,7 +206,7 @@ async fn members(config: &Config, now: Timestamp) -> Vec<MemberRow> {
     let storage = Box::new(app::storage(config, Durability::Memory));
     let keystore = Keystore::new(storage, app::roots(config), None);
     let doing = "reading the members' records";
-    match keyring::opened(keystore, doing, now).await {
+    match keyring::opened(config, keystore, doing).await {
         Ok(opened) => member::rows(&opened, doing, now).await.unwrap_or_default(),
         // Why it does not open is a problem that is shown already.
         Err(_) => Vec::new(),

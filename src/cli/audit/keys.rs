@@ -65,7 +65,7 @@ impl Keys {
             header,
             hash: opened.hash,
             members: &members,
-            ourselves: None,
+            ourselves: Some(&opened.member),
             now: Timestamp::now(),
         };
         let leaves = |state: &KeyState| matches!(state, KeyState::Retired | KeyState::Disabled);

@@ -66,6 +66,13 @@ pub(super) async fn destroy(
     output: &Output,
 ) -> Result<Exit, Failure> {
     let doing = format!("destroying {}", args.id);
+    if let Some(opened) = destroyed_already(config, args, &doing).await? {
+        // A destroy that was interrupted goes on: what is kept beside the keyring may hold its bytes.
+        let dropped = opened.keystore.drop_destroyed(Timestamp::now()).await;
+        dropped.map_err(|e| refused(&doing, &e))?;
+        let id = find_key(opened.keyring.header(), &args.id, &doing)?.id;
+        return super::changed(&opened, &id, output).await;
+    }
     let looked = look(config, args, &doing, KeyState::Disabled, output).await?;
     let id = looked.id;
     let force = match force_id {
@@ -85,6 +92,17 @@ pub(super) async fn destroy(
     let destroyed = looked.opened.keystore.destroy(&id, looked.read).await;
     destroyed.map_err(|e| refused(&doing, &e))?;
     super::changed(&looked.opened, &id, output).await
+}
+
+/// The keyring, if the key is destroyed in it.
+async fn destroyed_already(
+    config: &Config,
+    args: &GuardedArgs,
+    doing: &str,
+) -> Result<Option<Opened>, Failure> {
+    let opened = keyring::open(config, doing).await?;
+    let state = find_key(opened.keyring.header(), &args.id, doing)?.state;
+    Ok((state == KeyState::Destroyed).then_some(opened))
 }
 
 /// What a guard judges by.
@@ -107,7 +125,8 @@ impl Looked {
             header,
             hash: self.opened.hash,
             members: &self.members,
-            ourselves: None,
+            // A plugin of this node that has not written its first record yet is waited for too.
+            ourselves: Some(&self.opened.member),
             now: self.read,
         };
         guard(&situation, Some(&self.audit))
@@ -168,7 +187,7 @@ fn in_state(header: &Header, wanted: &str, from: KeyState, doing: &str) -> Resul
         KeyState::Primary => "claviger rotate makes another key primary first".to_owned(),
         KeyState::Retired => format!("claviger key disable {id} comes first"),
         KeyState::Disabled => format!("it is disabled; claviger key destroy {id} is next"),
-        KeyState::Destroyed => "nothing is left of it to do".to_owned(),
+        KeyState::Destroyed => "its bytes are gone; nothing is left to do".to_owned(),
     };
     let cause = format!("{id} is {}, not {from}", key.state);
     Err(Failure::new(Exit::Refused, doing, cause, next))

@@ -46,16 +46,12 @@ pub(super) async fn may_migrate(
     };
     let failed = |error: Error| refused(DOING, &error);
     let members = opened.keystore.members().await.map_err(failed)?;
-    let Some(open) = opened.keystore.acknowledged().await else {
-        return Err(failed(
-            StorageError::Missing("the keyring".to_owned()).into(),
-        ));
-    };
     let situation = Situation {
         header: opened.keyring.header(),
-        hash: open.sha256,
+        hash: opened.hash,
         members: &members,
-        ourselves: None,
+        // A plugin of this node that has not written its first record yet is waited for too.
+        ourselves: Some(&opened.member),
         now: Timestamp::now(),
     };
     guards::may_migrate(&situation).map_err(|reasons| {
