@@ -59,6 +59,9 @@ pub struct Snapshot {
     pub(crate) decrypt_only: Option<Arc<str>>,
     /// Set once a sealed seed did not open again; shared by all snapshots of the process.
     pub(crate) self_check_failed: Arc<AtomicBool>,
+    /// A test's fault: the next seed is sealed, and then does not pass its self-check.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) next_self_check_fails: AtomicBool,
 }
 
 /// One key of a snapshot: its state, and its cipher where its bytes may be used.
@@ -99,6 +102,8 @@ impl Snapshot {
             keys,
             decrypt_only,
             self_check_failed,
+            #[cfg(any(test, feature = "testing"))]
+            next_self_check_fails: AtomicBool::new(false),
         })
     }
 
@@ -124,7 +129,14 @@ impl Snapshot {
     /// Seals one seed under `id`, and opens the result again before it is returned:
     /// kube-apiserver never checks what it stores.
     pub fn seal(&self, id: &KeyId, seed: &[u8]) -> Result<Vec<u8>, Refusal> {
-        self.seal_by(id, |key| key.seal(seed))
+        self.seal_by(id, |key| {
+            let sealed = key.seal(seed)?;
+            #[cfg(any(test, feature = "testing"))]
+            if self.next_self_check_fails.swap(false, Ordering::Relaxed) {
+                return Err(EnvelopeError::SelfCheck);
+            }
+            Ok(sealed)
+        })
     }
 
     /// Seals by the key `id`. A sealed seed that does not open again is the process's last.

@@ -8,6 +8,7 @@
 )]
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -120,6 +121,15 @@ pub async fn rotate(keystore: &Keystore) -> KeyId {
         .await
         .unwrap();
     staged
+}
+
+/// The next seed that the keystore seals does not pass its self-check, as after a flipped bit.
+pub fn fail_next_self_check(keystore: &Keystore) {
+    let view = keystore.view();
+    let snapshot = view.snapshot().unwrap();
+    snapshot
+        .next_self_check_fails
+        .store(true, Ordering::Relaxed);
 }
 
 /// What every storage promises.

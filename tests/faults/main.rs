@@ -18,6 +18,7 @@ mod keys;
 mod oracles;
 mod panics;
 mod process;
+mod sealing;
 mod socket;
 mod starved;
 mod strangers;
