@@ -30,7 +30,7 @@ lint: ## formatting, clippy, dependencies
 	"$$($(INSTALL) --where cargo-deny)" --offline --log-level error --config .deny.toml check bans licenses sources
 
 unit: ## every test of the workspace, with the real components
-	$(INSTALL) kube etcd go-plugin debian python
+	$(INSTALL) kube etcd go-plugin go-decoder debian python
 	CLAVIGER_REQUIRE_COMPONENTS=1 cargo test --workspace --locked --no-fail-fast
 	cargo test --release --locked -p claviger-keystore --lib xaes
 	cargo test --release --locked -p claviger --test memory
