@@ -33,7 +33,7 @@ fn assert_nothing_is_left(dir: &Path) {
 }
 
 #[test]
-fn the_demo_shows_a_secret_in_the_api_and_ciphertext_in_etcd() {
+fn the_demo_shows_ciphertext_in_etcd_and_a_rotation_that_fails_no_write() {
     let dir = folder();
     let Some(mut demo) = demo(dir.path()) else {
         return;
@@ -44,14 +44,29 @@ fn the_demo_shows_a_secret_in_the_api_and_ciphertext_in_etcd() {
         String::from_utf8_lossy(&output.stderr),
     );
     assert!(output.status.success(), "{said}{complained}");
+    let mut rest = &*said;
     for shown in [
-        "correct horse battery staple",
-        "k8s:enc:kms:v2:c",
-        "\nk1-",
-        "HEALTHY",
         "WHAT LIES IN ETCD",
+        "k8s:enc:kms:v2:c",
+        "correct horse battery staple",
+        "\nk1-",
+        // The life of a key, in this order.
+        "$ claviger rotate --wait",
+        "is primary",
+        "$ claviger migrate",
+        "0 failed",
+        "$ etcdctl compact",
+        "nothing names it",
+        "$ claviger key disable",
+        "may still write under the key",
+        "Failed writes: 0.",
+        "still-7 holds: correct horse battery staple",
+        "HEALTHY",
     ] {
-        assert!(said.contains(shown), "{shown} is not in {said}");
+        let Some(at) = rest.find(shown) else {
+            panic!("{shown} is not where it should be in {said}{complained}");
+        };
+        rest = &rest[at..];
     }
     assert_nothing_is_left(dir.path());
 }
@@ -61,6 +76,7 @@ fn the_demo_stays_until_it_is_interrupted_and_says_what_to_type() {
     let dir = folder();
     let Some(demo) = demo(dir.path()) else { return };
     let mut demo = Process::start("demo", demo);
+    demo.line("a rotation", |line| line.ends_with("is primary"));
     demo.line("how it ends", |line| {
         line.starts_with("Ctrl-C stops all of it")
     });
