@@ -7,6 +7,8 @@
     reason = "helpers of tests fail as tests do"
 )]
 
+#[path = "../common/components.rs"]
+mod components;
 mod frames;
 #[path = "../common/plugin.rs"]
 mod plugin;
@@ -18,6 +20,7 @@ mod keys;
 mod oracles;
 mod panics;
 mod process;
+mod random;
 mod sealing;
 mod socket;
 mod starved;

@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use crate::plugin::{Calls, client_of};
 
 /// `claviger serve --dev`, killed at the end.
-struct Serving(Child);
+pub(crate) struct Serving(pub(crate) Child);
 
 impl Drop for Serving {
     fn drop(&mut self) {
@@ -20,7 +20,7 @@ impl Drop for Serving {
 
 /// Starts it with at most so many bytes of address space, and waits until it serves, or for all
 /// that it said before it ended.
-fn serve(dir: &Path, address_space: &str) -> Result<Serving, (Option<i32>, String)> {
+pub(crate) fn serve(dir: &Path, address_space: &str) -> Result<Serving, (Option<i32>, String)> {
     let mut command = Command::new("prlimit");
     command
         .args([
