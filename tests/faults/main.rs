@@ -21,6 +21,7 @@ mod oracles;
 mod panics;
 mod process;
 mod random;
+mod scrapers;
 mod sealing;
 mod socket;
 mod starved;
