@@ -35,6 +35,9 @@ impl Endpoint {
     }
 }
 
+/// Who calls: a plugin of ours does not take its own commands for a kube-apiserver.
+const USER_AGENT: &str = concat!("claviger/", env!("CARGO_PKG_VERSION"));
+
 /// A connection to a plugin. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Client {
@@ -78,7 +81,11 @@ impl Client {
             }
         });
         // The URI is only the authority; the connector ignores it.
-        let channel = tonic::transport::Endpoint::from_static("http://localhost")
+        let origin = tonic::transport::Endpoint::from_static("http://localhost");
+        let channel = origin
+            .clone()
+            .user_agent(USER_AGENT)
+            .unwrap_or(origin)
             .connect_with_connector_lazy(connector);
         Self {
             grpc: KeyManagementServiceClient::new(channel),

@@ -3,7 +3,7 @@
 //! Needs no key, no keyring and no configuration of Claviger's: headers alone are read.
 
 mod keys;
-mod report;
+pub(super) mod report;
 mod snapshots;
 mod subject;
 mod textfile;

@@ -107,7 +107,7 @@ fn next(header: &Header, key: &KeyInfo) -> Option<String> {
             .is_none()
             .then(|| "claviger rotate makes another key primary".to_owned()),
         KeyState::Retired => Some(format!(
-            "claviger migrate --key {id} moves what it protects; then claviger key disable {id}"
+            "claviger audit --key {id} says what it still protects; then claviger key disable {id}"
         )),
         KeyState::Disabled => Some(format!(
             "claviger key destroy {id} drops its bytes; claviger key enable {id} takes it back"
@@ -275,7 +275,7 @@ impl Answer for KeyChanged {
         match self.key.state {
             KeyState::Destroyed => writeln!(
                 out,
-                "destroyed; older copies of the keyring still open with their root"
+                "older copies of the keyring still open with their root"
             ),
             _ => Ok(()),
         }

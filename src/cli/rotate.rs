@@ -188,7 +188,7 @@ impl Rotation<'_> {
     /// Waits a moment, and says for whom, once.
     async fn wait(&self, step: &str, who: &str, said: &mut String) -> Result<(), Failure> {
         if said != who {
-            self.output.note(&format!("{step:<12}waiting: {who}"));
+            self.output.note(&format!("{step:<14}waiting: {who}"));
             who.clone_into(said);
         }
         if self.begun.elapsed() >= self.timeout {
@@ -259,7 +259,7 @@ impl Rotation<'_> {
             detail => detail.to_owned(),
         };
         self.output
-            .note(&format!("{step:<12}{detail:<40} ok  {took:.1}s"));
+            .note(&format!("{step:<14}{detail:<40} ok  {took:.1}s"));
     }
 
     async fn revision(&self) -> u64 {

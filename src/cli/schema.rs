@@ -16,6 +16,7 @@ use crate::schema::{assert_checked_in, dir, file};
 
 /// Every answer, by its kind.
 const ANSWERS: &[fn() -> (&'static str, Schema)] = &[
+    answer::<super::audit::report::Report>,
     answer::<super::backup::BackedUp>,
     answer::<super::backup::Verified>,
     answer::<super::check::report::Report>,
@@ -39,6 +40,11 @@ const ANSWERS: &[fn() -> (&'static str, Schema)] = &[
 /// A key's state, which the keystore writes.
 pub(super) fn key_state(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "string", "enum": KeyState::ALL})
+}
+
+/// The state of a key, where it is one of ours.
+pub(super) fn key_state_or_null(generator: &mut SchemaGenerator) -> Schema {
+    json_schema!({"anyOf": [key_state(generator), {"type": "null"}]})
 }
 
 fn answer<A: Answer + JsonSchema + 'static>() -> (&'static str, Schema) {

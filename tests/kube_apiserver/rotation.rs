@@ -33,6 +33,8 @@ fn a_rotation_fails_no_write_and_what_the_old_key_wrapped_stays_readable() {
     writers.go_on(40);
     assert_eq!(stand.claviger.key("primary").as_ref(), Some(&old));
 
+    // A command that asks the plugin is no apiserver that went away with the old key.
+    answer(stand.claviger.dir(), &["status"]);
     rotate_and_wait(&stand);
     writers.go_on(40);
     let record = record(stand.claviger.dir());

@@ -37,8 +37,9 @@ pub(super) struct Found {
 
 /// The answer.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Report {
+pub(in crate::cli) struct Report {
     /// Whether the answer is yes: nothing to rewrite, or nothing that names the key of `--key`.
     clean: bool,
     etcd: Option<EtcdRow>,
@@ -57,6 +58,7 @@ pub(super) struct Report {
     claims: Vec<String>,
     /// Every object of `--list`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "Option<Vec<listing::Listed>>"))]
     objects: Option<Listing>,
     #[serde(skip)]
     next: Option<String>,
@@ -64,6 +66,7 @@ pub(super) struct Report {
 
 /// The etcd that was read.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub(super) struct EtcdRow {
     pub(super) endpoint: String,
@@ -78,12 +81,14 @@ pub(super) struct EtcdRow {
 
 /// One resource under one protection.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub(super) struct RowShown {
     /// The resource; `(outside /registry)` for what is none of this cluster's objects.
     pub(super) resource: String,
     pub(super) protection: ProtectionShown,
     /// The state of our key.
+    #[cfg_attr(test, schemars(schema_with = "crate::cli::schema::key_state_or_null"))]
     pub(super) state: Option<KeyState>,
     pub(super) current: u64,
     pub(super) history: u64,
@@ -98,6 +103,7 @@ pub(super) struct RowShown {
 
 /// What protects.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ProtectionShown {
     /// `plaintext`, `kms:v2`, `aescbc:v1`, …
@@ -111,6 +117,7 @@ pub(super) struct ProtectionShown {
 }
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 struct Exceptions {
     count: u64,
@@ -119,6 +126,7 @@ struct Exceptions {
 }
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 struct ExceptionShown {
     object: String,
@@ -129,6 +137,7 @@ struct ExceptionShown {
 
 /// What one key still protects, all resources together.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 struct KeyVerdict {
     key: String,

@@ -17,6 +17,7 @@ const FEW: usize = 3;
 
 /// A snapshot that was read.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub(super) struct SnapshotRow {
     file: String,
@@ -47,6 +48,7 @@ pub(super) struct Asked<'a> {
 
 /// All that were read.
 #[derive(Debug, Default, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(transparent)]
 pub(super) struct Snapshots {
     pub(super) files: Vec<SnapshotRow>,

@@ -19,6 +19,7 @@ pub(super) struct Listing {
 }
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Listed {
     pub(super) object: String,
