@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
 use std::time::Instant;
 
 use crate::plugin::{Calls, PATIENCE, client_of};
@@ -10,6 +11,19 @@ use crate::starved::serve;
 
 const REQUEST: &[u8; 37] = b"GET /metrics HTTP/1.1\r\nHost: claviger";
 const END: &[u8; 23] = b"\r\nConnection: close\r\n\r\n";
+
+/// Where the metrics are: a plugin serves them before it has written that down.
+fn address_in(dir: &Path) -> SocketAddr {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let text = fs::read_to_string(dir.join("metrics.addr")).unwrap_or_default();
+        if let Some(address) = text.strip_suffix('\n') {
+            return address.parse().unwrap();
+        }
+        assert!(Instant::now() < until, "no address: {text}");
+        std::thread::yield_now();
+    }
+}
 
 fn connect(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(address).unwrap();
@@ -41,8 +55,7 @@ async fn row_116_calls_are_answered_beside_scrapers_that_hold_what_they_get() {
     let parent = tempfile::tempdir().unwrap();
     let dir = parent.path().join("dev");
     let _serving = serve(&dir, "unlimited").unwrap();
-    let address = fs::read_to_string(dir.join("metrics.addr")).unwrap();
-    let address = address.trim().parse().unwrap();
+    let address = address_in(&dir);
     let mut client = client_of(&dir.join("kms.sock")).await.unwrap();
 
     // What each of them does, it does before the calls of its round are made.
