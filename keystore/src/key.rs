@@ -93,7 +93,7 @@ impl KeyInfo {
     }
 
     /// When it entered its state.
-    pub(crate) fn since(&self) -> Option<Timestamp> {
+    pub fn since(&self) -> Option<Timestamp> {
         match self.state {
             KeyState::Staged => Some(self.created),
             KeyState::Primary => self.activated,

@@ -155,6 +155,9 @@ pub(super) struct KeyRow {
     retired: Option<Timestamp>,
     disabled: Option<Timestamp>,
     destroyed: Option<Timestamp>,
+    /// When it entered its state.
+    #[serde(skip)]
+    since: Option<Timestamp>,
 }
 
 impl KeyRow {
@@ -167,17 +170,7 @@ impl KeyRow {
             retired: key.retired,
             disabled: key.disabled,
             destroyed: key.destroyed,
-        }
-    }
-
-    /// When it came into the state that it is in.
-    fn since(&self) -> Option<Timestamp> {
-        match self.state {
-            KeyState::Staged => Some(self.created),
-            KeyState::Primary => self.activated,
-            KeyState::Retired => self.retired,
-            KeyState::Disabled => self.disabled,
-            KeyState::Destroyed => self.destroyed,
+            since: key.since(),
         }
     }
 }
@@ -196,7 +189,7 @@ impl Answer for Keys {
         writeln!(out, "{}", style.strong(&heading))?;
         for key in &self.keys {
             let (id, state) = (key.id.short(), key.state.as_str());
-            let since = key.since().map_or("-".to_owned(), date);
+            let since = key.since.map_or("-".to_owned(), date);
             writeln!(out, "{id:<10}{state:<11}{:<12}{since}", date(key.created))?;
         }
         Ok(())
