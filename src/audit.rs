@@ -1,5 +1,6 @@
 //! What every key, every other provider and plaintext still protects: in a live etcd, in its old
-//! revisions, and in snapshot files. Reads headers only, needs no key, and works on clusters that run
+//! revisions, and in snapshot files. Reads headers only, unless
+//! asked to [`verify`], needs no key, and works on clusters that run
 //! any plugin or none.
 //!
 //! - [`bolt`], [`snapshot`]: etcd's snapshot files
@@ -9,6 +10,7 @@
 //! - [`object`]: what one stored value says of itself
 //! - [`scope`]: what should be protected otherwise
 //! - [`tally`]: the counts
+//! - [`verify`]: that objects of our keys open
 
 pub mod bolt;
 pub mod discovery;
@@ -21,3 +23,4 @@ pub mod object;
 pub mod scope;
 pub mod snapshot;
 pub mod tally;
+pub mod verify;

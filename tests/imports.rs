@@ -43,7 +43,7 @@ const KEYSTORE: &[&[&str]] = &[
     &["successor"],
     &["root", "rotation", "storage"],
     &["snapshot"],
-    &["store"],
+    &["kube_object", "store"],
     &["testing"],
     &["vectors"],
 ];

@@ -29,6 +29,7 @@
 //! - [`rotation`]: what happens next, and what may; pure
 //! - [`storage`]: where documents lie; [`root`]: what wraps the keyring key
 //! - [`snapshot`]: what a request sees
+//! - [`kube_object`]: an object in etcd, authenticated for an audit
 //! - [`store`]: the [`Keystore`], which joins them
 //! - [`testing`]: the contracts that storages and roots are held to
 //!
@@ -47,6 +48,7 @@ pub mod header;
 pub mod key;
 mod key_id;
 pub mod keyring;
+pub mod kube_object;
 mod limits;
 pub mod mark;
 pub mod member;

@@ -8,6 +8,7 @@
 use super::etcd::{Etcd, Event, Pin, Watched};
 use super::keyspace::ScanError;
 use super::tally::{Place, Tally};
+use super::verify::Verifier;
 
 /// How often it begins anew after a compaction.
 const ATTEMPTS: u32 = 5;
@@ -17,11 +18,16 @@ const ATTEMPTS: u32 = 5;
 ///
 /// # Errors
 /// Where etcd does not answer, or compacts faster than it can be read. A gap is never passed over.
-pub(super) async fn read(etcd: &Etcd, pin: Pin, prefix: &str) -> Result<(Tally, i64), ScanError> {
+pub(super) async fn read(
+    etcd: &Etcd,
+    pin: Pin,
+    prefix: &str,
+    verifier: Option<&Verifier>,
+) -> Result<(Tally, i64), ScanError> {
     let mut from = 1;
     // The first watch only learns where the history begins, unless nothing was compacted ever.
     for _ in 0..=ATTEMPTS {
-        let mut tally = Tally::new(prefix);
+        let mut tally = Tally::new(prefix).verifying(verifier);
         // A new etcd is at revision 1, which changed nothing.
         if from > pin.revision || pin.revision <= 1 {
             return Ok((tally, from));

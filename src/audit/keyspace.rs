@@ -9,6 +9,9 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use prost::bytes::Bytes;
 use tokio::sync::mpsc;
@@ -18,6 +21,7 @@ use super::fetch::{self, Item};
 use super::history;
 use super::ledger::{Head, KeyState, Ledger, LedgerWriter};
 use super::tally::{Place, Tally};
+use super::verify::Verifier;
 
 /// How often a scan begins anew before it gives up. kube-apiserver compacts every 5 minutes.
 const ATTEMPTS: u32 = 5;
@@ -39,8 +43,32 @@ pub enum ScanError {
     File(#[from] io::Error),
 }
 
+/// How often an observer is told how many values were read.
+const TICK: Duration = Duration::from_millis(100);
+
+/// Who is told how a scan goes. A closure is told the notes alone.
+pub trait Observer: Sync {
+    /// What a person may want to know.
+    fn note(&self, text: &str);
+
+    /// So many keys are going to be read; once more where the scan begins anew.
+    fn begin(&self, _keys: u64) {}
+
+    /// So many of them were read until now.
+    fn seen(&self, _keys: u64) {}
+
+    /// All were read, and what history holds comes next.
+    fn history(&self) {}
+}
+
+impl<F: Fn(&str) + Sync> Observer for F {
+    fn note(&self, text: &str) {
+        self(text);
+    }
+}
+
 /// What is to be read and kept.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Options<'a> {
     /// The prefix of Kubernetes' keys, without a final slash.
     pub prefix: &'a str,
@@ -49,6 +77,8 @@ pub struct Options<'a> {
     pub since: Option<&'a Path>,
     /// Whether every object is to be remembered, in a file: see [`Live::ledger`].
     pub remember: bool,
+    /// Opens every object that is read, if it is to be opened.
+    pub verifier: Option<&'a Verifier>,
 }
 
 /// The result of a scan.
@@ -75,20 +105,20 @@ pub struct Live {
     pub ledger: Option<Ledger>,
 }
 
-/// Reads everything. `note` is told what a person may want to know meanwhile.
+/// Reads everything. The observer is told how it goes meanwhile.
 ///
 /// # Errors
 /// Whatever keeps it from being complete: there is no partial result.
 pub async fn scan(
     etcd: &Etcd,
     options: Options<'_>,
-    note: &(dyn Fn(&str) + Sync),
+    observer: &dyn Observer,
 ) -> Result<Live, ScanError> {
     for _ in 0..ATTEMPTS {
         let pin = etcd.pin().await?;
-        match scan_at(etcd, pin, options, note).await {
+        match scan_at(etcd, pin, options, observer).await {
             Err(ScanError::Etcd(EtcdError::Compacted)) => {
-                note("etcd compacted the revision that was being read: beginning anew");
+                observer.note("etcd compacted the revision that was being read: beginning anew");
             }
             result => return result,
         }
@@ -100,7 +130,7 @@ async fn scan_at(
     etcd: &Etcd,
     pin: Pin,
     options: Options<'_>,
-    note: &(dyn Fn(&str) + Sync),
+    observer: &dyn Observer,
 ) -> Result<Live, ScanError> {
     let head = Head::new(pin, options.prefix);
     let ledger = match (options.since, options.remember) {
@@ -108,29 +138,34 @@ async fn scan_at(
         (to, _) => Some(LedgerWriter::create(to, &head)?),
     };
     let recorder = Recorder {
-        tally: Tally::new(options.prefix),
+        tally: Tally::new(options.prefix).verifying(options.verifier),
         ledger,
-        seen: 0,
+        seen: Arc::default(),
     };
-    let earlier = earlier(&head, options.since, note)?;
+    let earlier = earlier(&head, options.since, observer)?;
+    observer.begin(pin.keys);
+    let seen = recorder.seen.clone();
     let (items, received) = mpsc::channel(1);
     let counting = tokio::task::spawn_blocking(move || recorder.record_all(received));
-    let fetched = match &earlier {
-        Some(earlier) => fetch::changed(etcd, pin, earlier.entries()?, &items).await,
-        None => fetch::all(etcd, pin, &items).await,
+    let fetching = async {
+        match &earlier {
+            Some(earlier) => fetch::changed(etcd, pin, earlier.entries()?, &items).await,
+            None => fetch::all(etcd, pin, &items).await,
+        }
     };
+    let fetched = observed(fetching, &seen, observer).await;
     drop(items);
     let recorder = counting.await.map_err(io::Error::other)??;
     let fetched = fetched?;
-    if recorder.seen != pin.keys {
-        let message = format!(
-            "{} keys were counted and {} listed",
-            pin.keys, recorder.seen
-        );
+    let seen = seen.load(Ordering::Relaxed);
+    if seen != pin.keys {
+        let message = format!("{} keys were counted and {seen} listed", pin.keys);
         return Err(EtcdError::Contradiction(message).into());
     }
     let mut tally = recorder.tally;
-    let (history, history_from) = history::read(etcd, pin, options.prefix).await?;
+    observer.history();
+    let (history, history_from) =
+        history::read(etcd, pin, options.prefix, options.verifier).await?;
     tally.add_history(&history);
     let finish = |ledger: LedgerWriter| ledger.finish(head);
     let mut ledger = recorder.ledger.map(finish).transpose()?;
@@ -146,28 +181,43 @@ async fn scan_at(
     })
 }
 
+/// Tells the observer how many keys were counted, for as long as they are fetched.
+async fn observed<T>(
+    fetching: impl Future<Output = T>,
+    seen: &AtomicU64,
+    observer: &dyn Observer,
+) -> T {
+    let mut fetching = std::pin::pin!(fetching);
+    loop {
+        tokio::select! {
+            fetched = &mut fetching => return fetched,
+            () = tokio::time::sleep(TICK) => observer.seen(seen.load(Ordering::Relaxed)),
+        }
+    }
+}
+
 /// The earlier audit's ledger, if this audit may rely on it.
 fn earlier(
     head: &Head,
     since: Option<&Path>,
-    note: &(dyn Fn(&str) + Sync),
+    observer: &dyn Observer,
 ) -> io::Result<Option<Ledger>> {
     let Some(path) = since else { return Ok(None) };
     let shown = path.display();
     match Ledger::open(path) {
         Ok(Some(ledger)) if ledger.head().leads_to(head) => Ok(Some(ledger)),
         Ok(Some(_)) => {
-            note(&format!(
+            observer.note(&format!(
                 "{shown} is of another etcd, or of one before a restore: reading everything"
             ));
             Ok(None)
         }
         Ok(None) => {
-            note(&format!("{shown} is not there yet: reading everything"));
+            observer.note(&format!("{shown} is not there yet: reading everything"));
             Ok(None)
         }
         Err(e) if e.kind() == io::ErrorKind::InvalidData => {
-            note(&format!("{shown}: {e}: reading everything"));
+            observer.note(&format!("{shown}: {e}: reading everything"));
             Ok(None)
         }
         Err(e) => Err(e),
@@ -178,16 +228,18 @@ fn earlier(
 struct Recorder {
     tally: Tally,
     ledger: Option<LedgerWriter>,
-    seen: u64,
+    /// How many keys were counted.
+    seen: Arc<AtomicU64>,
 }
 
 impl Recorder {
     fn record_all(mut self, mut pages: mpsc::Receiver<Vec<Item>>) -> io::Result<Self> {
         while let Some(page) = pages.blocking_recv() {
+            let keys = page.len() as u64;
             for item in page {
-                self.seen += 1;
                 self.record(item)?;
             }
+            self.seen.fetch_add(keys, Ordering::Relaxed);
         }
         Ok(self)
     }

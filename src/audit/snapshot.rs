@@ -34,6 +34,7 @@ use rustix::fs::{Mode, OFlags};
 
 use super::bolt::{BoltError, Bucket, Database};
 use super::tally::{Place, Tally};
+use super::verify::Verifier;
 use key_value::KeyValue;
 use latest::Latest;
 pub use needs::Needs;
@@ -212,7 +213,20 @@ impl Snapshot {
     /// # Errors
     /// As [`Self::read`]. Then there is no tally: half of one would pass for the whole.
     pub fn tally(&self, revisions: Revisions, prefix: &str) -> Result<Tally, SnapshotError> {
-        let mut tally = Tally::new(prefix);
+        self.tally_verifying(revisions, prefix, None)
+    }
+
+    /// The same, and looks behind the headers if there is something to open them with.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn tally_verifying(
+        &self,
+        revisions: Revisions,
+        prefix: &str,
+        verifier: Option<&Verifier>,
+    ) -> Result<Tally, SnapshotError> {
+        let mut tally = Tally::new(prefix).verifying(verifier);
         self.read(revisions, |stored| {
             let place = match stored.latest {
                 true => Place::Current,

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 
 use super::object::{Header, Malformed, Name, Protection, Resource};
+use super::verify::{Verified, Verifier, Verifying};
 
 /// How many names each row remembers.
 pub const EXAMPLES: usize = 3;
@@ -74,6 +75,7 @@ pub struct Tally {
     exception_count: u64,
     foreign: u64,
     label: Vec<u8>,
+    verifying: Option<Verifying>,
 }
 
 impl Tally {
@@ -88,7 +90,21 @@ impl Tally {
             exception_count: 0,
             foreign: 0,
             label: Vec::new(),
+            verifying: None,
         }
+    }
+
+    /// The same, which also looks behind the headers if there is something to open them with.
+    pub(super) fn verifying(self, verifier: Option<&Verifier>) -> Self {
+        Self {
+            verifying: verifier.map(Verifying::new),
+            ..self
+        }
+    }
+
+    /// What was found behind the headers, if somebody looked.
+    pub fn verified(&self) -> Option<&Verified> {
+        self.verifying.as_ref().map(|verifying| &verifying.found)
     }
 
     /// Counts one value, and says in which row (an index into [`Tally::rows`]). `None` for an
@@ -101,7 +117,12 @@ impl Tally {
                 self.foreign += 1;
                 return None;
             }
-            (Ok(header), name) => self.row(name.map(|name| name.kind), header),
+            (Ok(header), name) => {
+                if let Some(verifying) = &mut self.verifying {
+                    verifying.look(place, (key, name), (value, header));
+                }
+                self.row(name.map(|name| name.kind), header)
+            }
             (Err(reason), _) => Err(reason),
         };
         match row {
@@ -168,6 +189,9 @@ impl Tally {
             });
         }
         self.exception_count += file.exception_count;
+        if let (Some(ours), Some(found)) = (&mut self.verifying, file.verified()) {
+            ours.found.add_snapshot(name, found);
+        }
     }
 
     /// Adds what was found elsewhere of the same etcd: its history.
@@ -185,6 +209,9 @@ impl Tally {
             self.keep(exception.clone());
         }
         self.exception_count += history.exception_count;
+        if let (Some(ours), Some(found)) = (&mut self.verifying, history.verified()) {
+            ours.found.add_history(found);
+        }
     }
 
     /// Notes a value that cannot be counted.

@@ -254,8 +254,9 @@ async fn scan(
         prefix: &cluster.etcd.prefix,
         since: args.since.as_deref(),
         remember: args.list,
+        verifier: None,
     };
-    let live = keyspace::scan(&etcd, options, &|text| output.note(text)).await;
+    let live = keyspace::scan(&etcd, options, &|text: &str| output.note(text)).await;
     let live = live.map_err(|e| refused(&e))?;
     Ok((live, etcd.endpoint().to_owned()))
 }

@@ -106,10 +106,10 @@ pub(super) async fn run(
 async fn scan(etcd: &Etcd, prefix: &str, remember: bool, output: &Output) -> Result<Live, Failure> {
     let options = Options {
         prefix,
-        since: None,
         remember,
+        ..Options::default()
     };
-    let live = keyspace::scan(etcd, options, &|note| output.note(note)).await;
+    let live = keyspace::scan(etcd, options, &|note: &str| output.note(note)).await;
     live.map_err(|error| audit::refused(&error))
 }
 

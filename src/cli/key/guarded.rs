@@ -212,11 +212,10 @@ async fn audited(
     let prefix = &cluster.etcd.prefix;
     let options = Options {
         prefix,
-        since: None,
-        remember: false,
+        ..Options::default()
     };
     let when = Timestamp::now();
-    let live = keyspace::scan(&etcd, options, &|text| output.note(text)).await;
+    let live = keyspace::scan(&etcd, options, &|text: &str| output.note(text)).await;
     let live = live.map_err(|e| audit::refused(&e))?;
     let mut found = KeyAudit {
         revision: u64::try_from(live.pin.revision).unwrap_or_default(),
