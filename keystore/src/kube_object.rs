@@ -207,3 +207,212 @@ fn open<A: KeyInit + AeadInOut>(
         .decrypt_inout_detached(nonce, etcd_key, body.into(), tag)
         .map_err(|_| ObjectError::Authentication)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use data_encoding::HEXLOWER;
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    use super::*;
+    use crate::Keystore;
+    use crate::testing::{NOW, open_keystore, rotate};
+
+    /// One of `tests/vectors/kube_object.json`, which kube-apiserver's own code made.
+    struct Vector {
+        name: String,
+        seed: Vec<u8>,
+        kind: i32,
+        etcd_key: String,
+        data: Vec<u8>,
+    }
+
+    fn vectors() -> Vec<Vector> {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/vectors/kube_object.json");
+        let vectors: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+        let vectors = vectors["valid"].as_array().unwrap().iter();
+        let text = |vector: &Value, field: &str| vector[field].as_str().unwrap().to_owned();
+        let hex = |vector, field| HEXLOWER.decode(text(vector, field).as_bytes()).unwrap();
+        vectors
+            .map(|vector| Vector {
+                name: text(vector, "name"),
+                seed: hex(vector, "seed"),
+                kind: i32::try_from(vector["seedKind"].as_i64().unwrap()).unwrap(),
+                etcd_key: text(vector, "etcdKey"),
+                data: hex(vector, "data"),
+            })
+            .collect()
+    }
+
+    async fn keystore() -> (Arc<Keystore>, Objects) {
+        let (keystore, _) = open_keystore().await;
+        let objects = Objects::new(keystore.view().snapshot().unwrap().clone());
+        (keystore, objects)
+    }
+
+    impl Vector {
+        /// The object, with its seed wrapped by the primary key.
+        fn under<'a>(&'a self, objects: &Objects, wrapped: &'a mut Vec<u8>) -> Stored<'a> {
+            let key_id = objects.keyring.primary().unwrap();
+            *wrapped = objects.keyring.seal(&key_id, &self.seed).unwrap();
+            Stored {
+                etcd_key: self.etcd_key.as_bytes(),
+                key_id,
+                seed: wrapped,
+                seed_kind: self.kind,
+                data: self.data.clone(),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn what_kube_apiserver_stored_authenticates() {
+        let (_, objects) = keystore().await;
+        let vectors = vectors();
+        let kinds: Vec<_> = vectors.iter().map(|v| (v.kind, v.seed.len())).collect();
+        for kind in [(0, 16), (0, 24), (0, 32), (1, 32), (1, 48)] {
+            assert!(kinds.contains(&kind), "no vector has {kind:?}");
+        }
+        for vector in &vectors {
+            let mut wrapped = Vec::new();
+            let object = vector.under(&objects, &mut wrapped);
+            assert_eq!(objects.authenticate(object), Ok(()), "{}", vector.name);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_cut_short_does_not() {
+        let (_, objects) = keystore().await;
+        for vector in vectors() {
+            let mut wrapped = Vec::new();
+            let object = vector.under(&objects, &mut wrapped);
+            for length in 0..vector.data.len() {
+                let mut object = object.clone();
+                object.data.truncate(length);
+                let refused = objects.authenticate(object).unwrap_err();
+                let short = matches!(
+                    refused,
+                    ObjectError::DataLength | ObjectError::Authentication
+                );
+                assert!(short, "{}, {length} bytes: {refused}", vector.name);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn seeds_that_kube_apiserver_could_not_use_are_refused() {
+        let (_, objects) = keystore().await;
+        let mut vector = vectors().remove(0);
+        for (kind, length) in [(0, 15), (0, 33), (0, 48), (1, 16), (1, 31)] {
+            vector.seed = vec![7; length];
+            vector.kind = kind;
+            let mut wrapped = Vec::new();
+            let refused = objects.authenticate(vector.under(&objects, &mut wrapped));
+            assert_eq!(refused, Err(ObjectError::SeedLength(length)), "kind {kind}");
+        }
+        for kind in [-1, 2] {
+            vector.kind = kind;
+            let mut wrapped = Vec::new();
+            let refused = objects.authenticate(vector.under(&objects, &mut wrapped));
+            assert_eq!(refused, Err(ObjectError::SeedKind));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_key_that_plugins_refuse_or_do_not_know_opens_nothing() {
+        let (keystore, before) = keystore().await;
+        let vector = vectors().remove(0);
+        let mut wrapped = Vec::new();
+        let object = vector.under(&before, &mut wrapped);
+        let id = object.key_id;
+        rotate(&keystore).await;
+        let now = || Objects::new(keystore.view().snapshot().unwrap().clone());
+        assert_eq!(now().authenticate(object.clone()), Ok(()), "it is retired");
+        keystore
+            .commit(NOW, |keyring| Ok(keyring.disable(&id, NOW)?))
+            .await
+            .unwrap();
+        let refused = ObjectError::KeyState(id, KeyState::Disabled);
+        assert_eq!(now().authenticate(object.clone()), Err(refused));
+        let (_, other) = self::keystore().await;
+        let refused = ObjectError::UnknownKey(id);
+        assert_eq!(other.authenticate(object), Err(refused));
+    }
+
+    #[tokio::test]
+    async fn a_seed_is_opened_once_and_not_all_are_kept() {
+        let (_, objects) = keystore().await;
+        let vector = vectors().pop().unwrap();
+        let mut wrapped = Vec::new();
+        let object = vector.under(&objects, &mut wrapped);
+        for _ in 0..3 {
+            assert_eq!(objects.authenticate(object.clone()), Ok(()));
+        }
+        let marked = Err(ObjectError::SeedKind);
+        for seed in objects.seeds.lock().unwrap().values_mut() {
+            *seed = marked.clone();
+        }
+        let answer = objects.authenticate(object.clone());
+        assert_eq!(answer, Err(ObjectError::SeedKind), "it was opened again");
+
+        for n in 0..2 * SEEDS {
+            let wrapped = n.to_be_bytes();
+            let other = Stored {
+                seed: &wrapped,
+                ..object.clone()
+            };
+            assert!(objects.authenticate(other).is_err());
+            assert!(objects.seeds.lock().unwrap().len() <= SEEDS);
+        }
+    }
+
+    #[test]
+    fn nothing_of_an_object_is_printed() {
+        let stored = Stored {
+            etcd_key: b"/registry/secrets/a/b",
+            key_id: "k1-000102030405060708090a0b0c0d0e0f".parse().unwrap(),
+            seed: &[0xab; 3],
+            seed_kind: 1,
+            data: vec![0xab; 3],
+        };
+        let id = stored.key_id;
+        assert_eq!(
+            format!("{stored:?}"),
+            format!("Stored {{ key_id: {id:?}, .. }}")
+        );
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn any_changed_byte_is_refused(which in 0..4_usize, at: prop::sample::Index, by in 1..=u8::MAX) {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let (_, objects) = runtime.block_on(keystore());
+            for vector in vectors() {
+                let (mut wrapped, mut etcd_key) = (Vec::new(), vector.etcd_key.clone().into_bytes());
+                let mut object = vector.under(&objects, &mut wrapped);
+                let mut seed = object.seed.to_vec();
+                match which {
+                    0 => {
+                        let at = at.index(object.data.len());
+                        object.data[at] ^= by;
+                    }
+                    1 => {
+                        let at = at.index(seed.len());
+                        seed[at] ^= by;
+                    }
+                    2 => {
+                        let at = at.index(etcd_key.len());
+                        etcd_key[at] ^= by;
+                    }
+                    _ => object.seed_kind ^= 1,
+                }
+                let changed = Stored { etcd_key: &etcd_key, seed: &seed, ..object };
+                prop_assert!(objects.authenticate(changed).is_err(), "{}", vector.name);
+            }
+        }
+    }
+}
