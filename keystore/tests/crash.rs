@@ -25,5 +25,7 @@ mod life;
 mod not_run;
 #[path = "crash/order.rs"]
 mod order;
+#[path = "crash/restore.rs"]
+mod restore;
 #[path = "crash/strace.rs"]
 mod strace;

@@ -6,13 +6,15 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use claviger_keystore::Keystore;
+use claviger_keystore::document::Document;
 use claviger_keystore::error::{Error, StorageError};
 use claviger_keystore::key::{KeyId, KeyState};
 use claviger_keystore::keyring::Keyring;
 use claviger_keystore::mark::MarkFile;
 use claviger_keystore::member::MemberName;
-use claviger_keystore::rotation::Request;
+use claviger_keystore::rotation::{Action, Request};
 use claviger_keystore::storage::file::{Durability, FileStorage};
+use claviger_keystore::store::Restore;
 use claviger_keystore::testing::{NOW, member_record, test_root};
 use data_encoding::HEXLOWER;
 
@@ -118,6 +120,52 @@ pub(crate) async fn live(member: &Keystore, old: &KeyId) -> Result<(), Error> {
     }
     member.destroy(old, NOW).await?;
     Ok(())
+}
+
+/// Where the backup lies that a child restores.
+pub(crate) fn backup_of(folder: &Path) -> PathBuf {
+    folder.with_extension("backup")
+}
+
+/// Merges the backup into what is there.
+pub(crate) async fn restore(member: &Keystore, folder: &Path) -> Result<(), Error> {
+    let backup = Document::parse(std::fs::read(backup_of(folder)).unwrap())?;
+    let restore = Restore {
+        from: &backup,
+        roots: &[],
+        needed: &[],
+        accept_loss: &[],
+        accept_keyring_key: None,
+    };
+    member.restore(restore, NOW).await.map(drop)
+}
+
+/// Ends what a restore began, as the plugin does.
+pub(crate) async fn activate(member: &Keystore) {
+    let ours: MemberName = "cp1".parse().unwrap();
+    let request = Request::Rotate { from: None };
+    let action = member.step(request, Some(&ours), NOW).await.unwrap();
+    assert!(matches!(action, Action::Activate(_)), "{action:?}");
+}
+
+#[test]
+#[ignore = "the other tests run it under strace, each time with another fault"]
+fn restores() {
+    let Some(folder) = std::env::var_os(FOLDER).map(PathBuf::from) else {
+        return;
+    };
+    let mut report = Report(File::create(report_in(&folder)).unwrap());
+    runtime().block_on(async {
+        let member = member_in(&folder);
+        // On a new node there is nothing to open.
+        let _ = member.sync(NOW).await;
+        restore(&member, &folder).await.unwrap();
+        report.say(said::COMMITTED, "");
+        activate(&member).await;
+        report.seal(&member);
+        member.commit(NOW, rotated).await.unwrap();
+        report.say(said::END, "");
+    });
 }
 
 /// The key that was primary in the template.

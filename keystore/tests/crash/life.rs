@@ -82,14 +82,9 @@ fn killed_before_every_system_call_of_a_keys_life() {
         .filter(|call| !call.text.contains(".report"))
         .collect();
     let calls = numbered(&calls);
-    // Any other changes nothing: a kill before it is one before the next of these.
-    let changing = |name: &str| {
-        let kinds = ["write", "fsync", "rename", "unlink", "mkdir", "flock"];
-        kinds.iter().any(|kind| name.starts_with(kind))
-    };
     let calls: Vec<_> = calls
         .into_iter()
-        .filter(|(name, _)| changing(name))
+        .filter(|(name, _)| strace::changes(name))
         .collect();
     assert!(calls.len() > 100, "{} calls are too few", calls.len());
 

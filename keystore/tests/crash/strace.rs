@@ -126,6 +126,13 @@ pub(crate) fn numbered(calls: &[Call]) -> Vec<(&str, usize)> {
         .collect()
 }
 
+/// Whether a call of this name may change something that lasts: a kill before any other is one before
+/// the next of these.
+pub(crate) fn changes(name: &str) -> bool {
+    let kinds = ["write", "fsync", "rename", "unlink", "mkdir", "flock"];
+    kinds.iter().any(|kind| name.starts_with(kind))
+}
+
 /// Works through all items, two at a time.
 pub(crate) fn in_parallel<T: Sync>(items: &[T], work: impl Fn(usize, &T) + Sync) {
     let queue = Mutex::new(items.iter().enumerate());
