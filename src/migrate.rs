@@ -8,6 +8,7 @@
 //! ```
 //!
 //! - [`kubeconfig`]: which cluster, and as whom
+//! - `session`: who we are to kube-apiserver, and the connections to it
 //! - [`api`]: the calls to kube-apiserver
 //! - [`discovery`]: which resources it serves, and under which path an object lies
 //! - [`stale`]: which objects these are
@@ -24,4 +25,5 @@ pub mod kubeconfig;
 mod pace;
 pub mod rewrite;
 pub mod rights;
+mod session;
 pub mod stale;

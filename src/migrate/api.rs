@@ -2,16 +2,19 @@
 
 use std::error::Error;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, Limited};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
 use hyper_util::client::legacy;
-use kube_client::Client;
-use kube_client::client::Body;
+use jiff::Timestamp;
 use serde::Deserialize;
 use tokio::time::timeout;
+
+use super::session::{Pass, Session, SessionError};
 
 /// The content type of a JSON merge patch (RFC 7396), of which `{}` changes nothing.
 const MERGE_PATCH: &str = "application/merge-patch+json";
@@ -26,11 +29,10 @@ const LONGEST: usize = 64 << 20;
 /// anything else.
 pub const TIMEOUT: Duration = Duration::from_secs(75);
 
-/// A client of one cluster's kube-apiserver.
+/// A client of one cluster's kube-apiserver. Clones share its connections.
 #[derive(Clone)]
 pub struct Api {
-    client: Client,
-    server: String,
+    session: Arc<Session>,
     timeout: Duration,
 }
 
@@ -72,19 +74,32 @@ pub enum CallError {
     NoAnswer(#[from] NoAnswer),
 }
 
+impl From<SessionError> for NoAnswer {
+    fn from(error: SessionError) -> Self {
+        Self::Unreachable(error.to_string())
+    }
+}
+
+/// What is asked of kube-apiserver.
+struct Call<'a> {
+    method: Method,
+    path: &'a str,
+    accept: &'static str,
+    patch: Option<&'static [u8]>,
+}
+
 impl Api {
-    /// A client that asks this server. `server` is its URL, for messages.
-    pub fn new(client: Client, server: String, timeout: Duration) -> Self {
+    /// A client that asks as this session says.
+    pub(super) fn new(session: Session, timeout: Duration) -> Self {
         Self {
-            client,
-            server,
+            session: Arc::new(session),
             timeout,
         }
     }
 
     /// The server's URL.
     pub fn server(&self) -> &str {
-        &self.server
+        self.session.server()
     }
 
     /// Reads a page.
@@ -92,10 +107,13 @@ impl Api {
     /// # Errors
     /// Where it is refused, or there is no whole answer.
     pub async fn get(&self, path: &str, accept: &'static str) -> Result<Bytes, CallError> {
-        let request = Self::request(Method::GET, path)
-            .header(header::ACCEPT, accept)
-            .body(Body::empty());
-        self.call(request, |body| async {
+        let call = Call {
+            method: Method::GET,
+            path,
+            accept,
+            patch: None,
+        };
+        self.call(call, |body| async {
             let whole = Limited::new(body, LONGEST).collect().await;
             whole.map(http_body_util::Collected::to_bytes)
         })
@@ -107,13 +125,15 @@ impl Api {
     /// # Errors
     /// Where it is refused, or there is no whole answer; then it may have been stored all the same.
     pub async fn rewrite(&self, path: &str) -> Result<(), CallError> {
-        let request = Self::request(Method::PATCH, path)
-            .header(header::ACCEPT, METADATA)
-            .header(header::CONTENT_TYPE, MERGE_PATCH)
-            .body(Body::from(b"{}".to_vec()));
+        let call = Call {
+            method: Method::PATCH,
+            path,
+            accept: METADATA,
+            patch: Some(b"{}"),
+        };
         // What it answers is thrown away as it comes, but read to its end: only then is the
         // connection free for the next call.
-        self.call(request, |mut body| async move {
+        self.call(call, |mut body| async move {
             while let Some(frame) = body.frame().await {
                 frame?;
             }
@@ -122,26 +142,16 @@ impl Api {
         .await
     }
 
-    fn request(method: Method, path: &str) -> http::request::Builder {
-        let agent = concat!("claviger/", env!("CARGO_PKG_VERSION"));
-        Request::builder()
-            .method(method)
-            .uri(path)
-            .header(header::USER_AGENT, agent)
-    }
-
     async fn call<T, F>(
         &self,
-        request: http::Result<Request<Body>>,
-        read: impl FnOnce(Body) -> F,
+        call: Call<'_>,
+        read: impl FnOnce(Incoming) -> F,
     ) -> Result<T, CallError>
     where
         F: Future<Output = Result<T, Box<dyn Error + Send + Sync>>>,
     {
         let exchange = async {
-            let request = request.map_err(|e| NoAnswer::Broken(e.to_string()))?;
-            let answer = self.client.send(request).await;
-            let answer = answer.map_err(|error| no_answer(&error))?;
+            let answer = self.answer(&call).await?;
             if answer.status().is_success() {
                 let read = read(answer.into_body()).await;
                 return read.map_err(|error| NoAnswer::Broken(cause(&*error)).into());
@@ -152,6 +162,41 @@ impl Api {
             Ok(result) => result,
             Err(_) => Err(NoAnswer::Late(self.timeout).into()),
         }
+    }
+
+    /// The answer; where kube-apiserver does not know us, the one to who we are by now.
+    async fn answer(&self, call: &Call<'_>) -> Result<Response<Incoming>, NoAnswer> {
+        let pass = self.session.pass(Timestamp::now()).await?;
+        let answer = self.send(call, &pass).await?;
+        if answer.status() != StatusCode::UNAUTHORIZED {
+            return Ok(answer);
+        }
+        match self.session.after_refusal(&pass).await? {
+            Some(renewed) => self.send(call, &renewed).await,
+            None => Ok(answer),
+        }
+    }
+
+    async fn send(&self, call: &Call<'_>, pass: &Pass) -> Result<Response<Incoming>, NoAnswer> {
+        let mut request = Request::builder()
+            .method(call.method.clone())
+            .uri(format!("{}{}", self.session.server(), call.path))
+            .body(Full::from(call.patch.unwrap_or_default()))
+            .map_err(|error| NoAnswer::Broken(error.to_string()))?;
+        let headers = request.headers_mut();
+        headers.extend(self.session.headers().clone());
+        let agent = concat!("claviger/", env!("CARGO_PKG_VERSION"));
+        headers.insert(header::USER_AGENT, HeaderValue::from_static(agent));
+        headers.insert(header::ACCEPT, HeaderValue::from_static(call.accept));
+        if call.patch.is_some() {
+            let patch = HeaderValue::from_static(MERGE_PATCH);
+            headers.insert(header::CONTENT_TYPE, patch);
+        }
+        if let Some(authorization) = &pass.authorization {
+            headers.insert(header::AUTHORIZATION, authorization.clone());
+        }
+        let answer = pass.http.request(request).await;
+        answer.map_err(|error| no_answer(&error))
     }
 }
 
@@ -170,7 +215,7 @@ struct Details {
     retry_after_seconds: u64,
 }
 
-async fn refusal(answer: Response<Body>) -> Result<Refusal, NoAnswer> {
+async fn refusal(answer: Response<Incoming>) -> Result<Refusal, NoAnswer> {
     let (parts, body) = answer.into_parts();
     let whole = Limited::new(body, LONGEST).collect().await;
     let bytes = whole
@@ -218,17 +263,11 @@ fn one_line(message: &str, status: StatusCode) -> String {
     shown
 }
 
-fn no_answer(error: &kube_client::Error) -> NoAnswer {
-    let mut next: Option<&(dyn Error + 'static)> = Some(error);
-    while let Some(error) = next {
-        if let Some(error) = error.downcast_ref::<legacy::Error>()
-            && error.is_connect()
-        {
-            return NoAnswer::Unreachable(cause(error));
-        }
-        next = error.source();
+fn no_answer(error: &legacy::Error) -> NoAnswer {
+    match error.is_connect() {
+        true => NoAnswer::Unreachable(cause(error)),
+        false => NoAnswer::Broken(cause(error)),
     }
-    NoAnswer::Broken(cause(error))
 }
 
 /// What lies at the bottom of an error: `connection refused`, not `client error (Connect)`.

@@ -2,6 +2,12 @@
 //!
 //! No message repeats what a kubeconfig says beyond names and paths: it holds keys and tokens.
 
+mod exec;
+mod fields;
+mod file;
+mod server;
+mod user;
+
 use std::ffi::OsStr;
 use std::fmt;
 use std::fs;
@@ -9,17 +15,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use data_encoding::BASE64;
 use jiff::Timestamp;
-use kube_client::config::{AuthInfo, KubeConfigOptions, Kubeconfig, KubeconfigError};
-use kube_client::{Client, Config};
-use tokio_rustls::rustls::pki_types::CertificateDer;
-use tokio_rustls::rustls::pki_types::pem::PemObject;
-use x509_cert::Certificate;
-use x509_cert::der::Decode;
 
 use super::api::Api;
-use crate::config::yaml;
+use super::session::{Session, SessionError, Settings};
+use file::{ClusterEntry, File, User};
 
 /// The administrator's files that kubeadm, k3s and RKE2 write.
 const ADMIN: &[&str] = &[
@@ -27,9 +27,6 @@ const ADMIN: &[&str] = &[
     "/etc/rancher/k3s/k3s.yaml",
     "/etc/rancher/rke2/rke2.yaml",
 ];
-
-/// How long a connection may take.
-const CONNECT: Duration = Duration::from_secs(10);
 
 /// One or several files, of which the first that says something counts, and who named them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,31 +104,38 @@ pub struct Cluster {
     pub expires: Option<Timestamp>,
 }
 
-/// A client of the cluster that the kubeconfig's current context names. Nothing is connected yet.
-/// `timeout` is how long each call may take.
+/// A client of the cluster that the kubeconfig's current context names. Nothing is connected yet,
+/// but a credential program has run. `timeout` is how long each call may take.
 ///
 /// # Errors
 /// Where it cannot be read or used.
 pub async fn open(place: &Place, timeout: Duration) -> Result<Cluster, Error> {
-    let kubeconfig = read(place)?;
-    let options = KubeConfigOptions::default();
-    let config = Config::from_custom_kubeconfig(kubeconfig, &options).await;
-    let mut config = config.map_err(|error| Error::Unusable(error.to_string()))?;
-    config.connect_timeout = Some(CONNECT);
-    // Which failures are worth another try is decided where objects are counted.
-    config.default_retry = false;
-    let expires = expiry(&config.auth_info);
-    let server = config.cluster_url.to_string();
-    let server = server.trim_end_matches('/').to_owned();
-    let client = Client::try_from(config).map_err(|error| Error::Unusable(error.to_string()))?;
+    let (cluster, user) = read(place)?.current()?;
+    let session = Session::open(settings(cluster, user)?).await?;
+    let expires = session.expires().await;
     Ok(Cluster {
-        api: Api::new(client, server, timeout),
+        api: Api::new(session, timeout),
         expires,
     })
 }
 
-fn read(place: &Place) -> Result<Kubeconfig, Error> {
-    let mut merged = Kubeconfig::default();
+impl Error {
+    fn read(path: &Path, error: io::Error) -> Self {
+        Self::Read {
+            path: path.display().to_string(),
+            error,
+        }
+    }
+}
+
+impl From<SessionError> for Error {
+    fn from(error: SessionError) -> Self {
+        Self::Unusable(error.to_string())
+    }
+}
+
+fn read(place: &Place) -> Result<File, Error> {
+    let mut merged = File::default();
     // As kubectl does: of several files some may be absent.
     let present = place.files.iter().filter(|path| path.exists());
     let mut files: Vec<_> = present.collect();
@@ -139,46 +143,34 @@ fn read(place: &Place) -> Result<Kubeconfig, Error> {
         files = place.files.iter().take(1).collect();
     }
     for path in files {
-        let next = Kubeconfig::read_from(path).map_err(|error| read_error(path, error))?;
-        let next = merged.merge(next);
-        merged = next.map_err(|error| Error::Unusable(error.to_string()))?;
+        let text = fs::read_to_string(path).map_err(|error| Error::read(path, error))?;
+        let dir = path.parent().unwrap_or(Path::new(""));
+        let parsed = File::parse(&text, dir);
+        merged.merge(parsed.map_err(|fault| Error::Parse(format!("{}: {fault}", path.display())))?);
     }
     Ok(merged)
 }
 
-fn read_error(path: &Path, error: KubeconfigError) -> Error {
-    let shown = path.display();
-    match error {
-        KubeconfigError::ReadConfig(error, _) => Error::Read {
-            path: shown.to_string(),
-            error,
-        },
-        // Its own message shows the lines around the fault, with keys and tokens.
-        KubeconfigError::Parse(_) => {
-            let fault = fs::read_to_string(path)
-                .ok()
-                .and_then(|text| yaml::parse(&text).err());
-            Error::Parse(match fault {
-                Some(fault) => format!("{shown}: {fault}"),
-                None => format!("{shown} is no kubeconfig: a field has a value of a wrong type"),
-            })
-        }
-        error => Error::Unusable(format!("{shown}: {error}")),
+fn settings(cluster: ClusterEntry, mut user: User) -> Result<Settings, Error> {
+    if cluster.has_proxy {
+        return unusable(
+            "its cluster has a proxy-url, and Claviger knows no proxies: use a kubeconfig that \
+             reaches the server directly",
+        );
     }
+    let (server, trust) = server::find(&cluster)?;
+    let identity = user::identity(&user)?;
+    Ok(Settings {
+        server,
+        trust,
+        headers: user::headers(std::mem::take(&mut user.impersonated))?,
+        login: user::login(user, identity.is_some(), &cluster)?,
+        identity,
+    })
 }
 
-/// When the client certificate expires.
-fn expiry(user: &AuthInfo) -> Option<Timestamp> {
-    let pem = match (&user.client_certificate_data, &user.client_certificate) {
-        (Some(data), _) => BASE64.decode(data.trim().as_bytes()).ok()?,
-        (None, Some(path)) => fs::read(path).ok()?,
-        (None, None) => return None,
-    };
-    let der = CertificateDer::from_pem_slice(&pem).ok()?;
-    let certificate = Certificate::from_der(&der).ok()?;
-    let end = certificate.tbs_certificate().validity().not_after;
-    let seconds = i64::try_from(end.to_unix_duration().as_secs()).ok()?;
-    Timestamp::from_second(seconds).ok()
+fn unusable<T>(cause: &str) -> Result<T, Error> {
+    Err(Error::Unusable(cause.to_owned()))
 }
 
 #[cfg(test)]

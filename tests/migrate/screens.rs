@@ -98,8 +98,11 @@ async fn a_kubeconfig_that_is_of_no_use_is_a_fault_of_usage() {
     for (text, says) in [
         (&*text, "kubeconfig (--kubeconfig)"),
         ("[1, 2]", "no kubeconfig"),
-        ("{}", "failed to determine current context"),
-        ("current-context: x", "failed to load current context: x"),
+        ("{}", "it has no current-context"),
+        (
+            "current-context: x",
+            "current-context `x` is not among its contexts",
+        ),
     ] {
         let failed = node.migrate(&node.write(text)).await.exits(2);
         assert!(!failed.stderr.contains(secret), "{failed:?}");
