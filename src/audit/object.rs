@@ -11,9 +11,13 @@
 //! Source: k8s.io/apiserver 0.37, `encryptionconfig/config.go` (prefixes),
 //! `envelope/kmsv2/v2/api.proto` (fields), `envelope/kmsv2/envelope.go`, `validateEncryptedObject`.
 
+mod envelope;
+mod resource;
+
 use std::fmt;
 
-use serde::Serialize;
+pub(crate) use envelope::Envelope;
+pub use resource::Resource;
 
 /// What every encrypted value begins with.
 const ENCRYPTED: &[u8] = b"k8s:enc:";
@@ -21,9 +25,6 @@ const ENCRYPTED: &[u8] = b"k8s:enc:";
 /// Where a name in a header ends at the latest. kube-apiserver sets no limit; what is longer is not
 /// a name.
 const LONGEST_NAME: usize = 1024;
-
-/// The longest key id and the longest wrapped seed that kube-apiserver accepts, in bytes.
-const LONGEST_FIELD: usize = 1024;
 
 /// The place of one object in etcd, as its key says it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,173 +87,6 @@ impl fmt::Display for Name<'_> {
         write!(f, "{}", self.name.escape_debug())
     }
 }
-
-/// A resource of the API.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Resource {
-    /// Its name in the plural.
-    pub name: String,
-    /// Its API group; empty is the core group. `None` where the key does not say it and we do not
-    /// know the resource.
-    pub group: Option<String>,
-}
-
-impl Resource {
-    /// The resource whose objects lie under this kind of key.
-    ///
-    /// Source: `SpecialDefaultResourcePrefixes` of k8s.io/kubernetes, `pkg/kubeapiserver`; custom
-    /// resources, CustomResourceDefinitions and APIServices lie under `GROUP/RESOURCE`.
-    pub fn stored_under(kind: &str) -> Self {
-        let known = |name: &str, group: &str| Self {
-            name: name.to_owned(),
-            group: Some(group.to_owned()),
-        };
-        match kind {
-            "minions" => known("nodes", ""),
-            "controllers" => known("replicationcontrollers", ""),
-            "services/specs" => known("services", ""),
-            "services/endpoints" => known("endpoints", ""),
-            "ingress" => known("ingresses", "networking.k8s.io"),
-            _ => match kind.split_once('/') {
-                Some((group, name)) => known(name, group),
-                None => match GROUPS.iter().find(|(_, names)| names.contains(&kind)) {
-                    Some((group, _)) => known(kind, group),
-                    None => Self {
-                        name: kind.to_owned(),
-                        group: None,
-                    },
-                },
-            },
-        }
-    }
-
-    /// Whether kube-apiserver keeps this for itself, never encrypted even by `*.*`.
-    ///
-    /// Source: `TestEncryptAll` of k8s.io/kubernetes, `test/integration/controlplane`.
-    pub fn is_internal(&self) -> bool {
-        self.group.is_none()
-            && ["masterleases", "peerserverleases", "ranges"].contains(&self.name.as_str())
-    }
-}
-
-impl fmt::Display for Resource {
-    /// As kubectl has it: `secrets`, `leases.coordination.k8s.io`.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.name.escape_debug())?;
-        match self.group.as_deref() {
-            None | Some("") => Ok(()),
-            Some(group) => write!(f, ".{}", group.escape_debug()),
-        }
-    }
-}
-
-impl Serialize for Resource {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-/// The groups of Kubernetes' own resources, whose keys do not name them. Kubernetes 1.37.
-const GROUPS: &[(&str, &[&str])] = &[
-    (
-        "",
-        &[
-            "configmaps",
-            "events",
-            "limitranges",
-            "namespaces",
-            "persistentvolumeclaims",
-            "persistentvolumes",
-            "pods",
-            "podtemplates",
-            "resourcequotas",
-            "secrets",
-            "serviceaccounts",
-        ],
-    ),
-    (
-        "admissionregistration.k8s.io",
-        &[
-            "mutatingadmissionpolicies",
-            "mutatingadmissionpolicybindings",
-            "mutatingwebhookconfigurations",
-            "validatingadmissionpolicies",
-            "validatingadmissionpolicybindings",
-            "validatingwebhookconfigurations",
-        ],
-    ),
-    (
-        "apps",
-        &[
-            "controllerrevisions",
-            "daemonsets",
-            "deployments",
-            "replicasets",
-            "statefulsets",
-        ],
-    ),
-    ("autoscaling", &["horizontalpodautoscalers"]),
-    ("batch", &["cronjobs", "jobs"]),
-    (
-        "certificates.k8s.io",
-        &[
-            "certificatesigningrequests",
-            "clustertrustbundles",
-            "podcertificaterequests",
-        ],
-    ),
-    ("coordination.k8s.io", &["leasecandidates", "leases"]),
-    ("discovery.k8s.io", &["endpointslices"]),
-    (
-        "flowcontrol.apiserver.k8s.io",
-        &["flowschemas", "prioritylevelconfigurations"],
-    ),
-    ("internal.apiserver.k8s.io", &["storageversions"]),
-    (
-        "networking.k8s.io",
-        &[
-            "ingressclasses",
-            "ingresses",
-            "ipaddresses",
-            "networkpolicies",
-            "servicecidrs",
-        ],
-    ),
-    ("node.k8s.io", &["runtimeclasses"]),
-    ("policy", &["poddisruptionbudgets"]),
-    (
-        "rbac.authorization.k8s.io",
-        &[
-            "clusterrolebindings",
-            "clusterroles",
-            "rolebindings",
-            "roles",
-        ],
-    ),
-    (
-        "resource.k8s.io",
-        &[
-            "deviceclasses",
-            "devicetaintrules",
-            "resourceclaims",
-            "resourceclaimtemplates",
-            "resourceslices",
-        ],
-    ),
-    ("scheduling.k8s.io", &["priorityclasses"]),
-    (
-        "storage.k8s.io",
-        &[
-            "csidrivers",
-            "csinodes",
-            "csistoragecapacities",
-            "storageclasses",
-            "volumeattachments",
-            "volumeattributesclasses",
-        ],
-    ),
-    ("storagemigration.k8s.io", &["storageversionmigrations"]),
-];
 
 /// What protects one value, as its header says it. It borrows from the value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -422,79 +256,6 @@ fn text(bytes: &[u8]) -> Result<&str, Malformed> {
         Ok(text) if !text.is_empty() && !text.chars().any(char::is_control) => Ok(text),
         _ => Err(Malformed::Name),
     }
-}
-
-/// A KMS v2 envelope, of which nothing is copied.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Envelope<'a> {
-    /// What the seed encrypts.
-    pub(crate) data: &'a [u8],
-    key_id: &'a [u8],
-    /// The wrapped seed.
-    pub(crate) seed: &'a [u8],
-    /// 0: the wrapped key itself encrypts; 1: a key derived from it does.
-    pub(crate) seed_kind: u64,
-}
-
-impl<'a> Envelope<'a> {
-    /// Reads the message as protobuf says: the last of repeated fields counts, and unknown fields
-    /// do not.
-    pub(crate) fn parse(mut bytes: &'a [u8]) -> Result<Self, Malformed> {
-        let mut envelope = Self::default();
-        while !bytes.is_empty() {
-            let tag = varint(&mut bytes)?;
-            let field = u32::try_from(tag >> 3).map_err(|_| Malformed::Envelope)?;
-            match (field, tag & 7) {
-                (1, 2) => envelope.data = delimited(&mut bytes)?,
-                (2, 2) => envelope.key_id = delimited(&mut bytes)?,
-                (3, 2) => envelope.seed = delimited(&mut bytes)?,
-                (5, 0) => envelope.seed_kind = varint(&mut bytes)?,
-                (0, _) => return Err(Malformed::Envelope),
-                (_, 0) => drop(varint(&mut bytes)?),
-                (_, 1) => drop(take(&mut bytes, 8)?),
-                (_, 2) => drop(delimited(&mut bytes)?),
-                (_, 5) => drop(take(&mut bytes, 4)?),
-                _ => return Err(Malformed::Envelope),
-            }
-        }
-        Ok(envelope)
-    }
-
-    /// The key id, if kube-apiserver would accept the message.
-    fn key_id(&self) -> Result<&'a str, Malformed> {
-        let fits = |field: &[u8]| (1..=LONGEST_FIELD).contains(&field.len());
-        if self.seed_kind > 1 {
-            return Err(Malformed::SeedKind);
-        }
-        if self.data.is_empty() {
-            return Err(Malformed::Data);
-        }
-        if !fits(self.seed) {
-            return Err(Malformed::Seed);
-        }
-        if !fits(self.key_id) {
-            return Err(Malformed::KeyId);
-        }
-        std::str::from_utf8(self.key_id).map_err(|_| Malformed::Envelope)
-    }
-}
-
-fn varint(bytes: &mut &[u8]) -> Result<u64, Malformed> {
-    prost::encoding::decode_varint(bytes).map_err(|_| Malformed::Envelope)
-}
-
-fn delimited<'a>(bytes: &mut &'a [u8]) -> Result<&'a [u8], Malformed> {
-    let len = varint(bytes)?;
-    take(
-        bytes,
-        usize::try_from(len).map_err(|_| Malformed::Envelope)?,
-    )
-}
-
-fn take<'a>(bytes: &mut &'a [u8], len: usize) -> Result<&'a [u8], Malformed> {
-    let (taken, rest) = bytes.split_at_checked(len).ok_or(Malformed::Envelope)?;
-    *bytes = rest;
-    Ok(taken)
 }
 
 #[cfg(test)]
