@@ -14,12 +14,14 @@ use claviger_keystore::store::Restore;
 use claviger_keystore::testing::NOW;
 use proptest::prelude::*;
 
-use crate::node::{Node, SEED, Sealed, open, seal};
+use crate::node::{Node, SEED, Sealed, open, seal, unmarked};
 
 #[derive(Debug, Clone, Copy)]
 enum Step {
     Commit(Change),
     Restart,
+    /// The member dies when what it committed is durable, and before it remembers or uses it.
+    Crash(Change),
     /// Restores the n-th newest document.
     Restore(usize),
     /// Puts the n-th newest document into the storage: 0 is the newest.
@@ -71,6 +73,7 @@ fn any_step() -> impl Strategy<Value = Step> {
     prop_oneof![
         12 => any_change().prop_map(Step::Commit),
         4 => Just(Step::Restart),
+        3 => any_change().prop_map(Step::Crash),
         2 => (0..6_usize).prop_map(Step::Restore),
         4 => (0..4_usize).prop_map(Step::Put),
         4 => Just(Step::Put(0)),
@@ -116,6 +119,7 @@ impl World {
         match step {
             Step::Commit(change) => self.commit(change).await,
             Step::Restart => self.member = self.node.start(),
+            Step::Crash(change) => self.crash(change).await,
             Step::Restore(n) => self.restore(n).await,
             Step::Put(n) => {
                 let i = self.documents.len().saturating_sub(1 + n);
@@ -206,6 +210,21 @@ impl World {
         self.documents.push(self.node.bytes().await);
         self.stored = Some(self.documents.len() - 1);
         self.newest = self.member.keyring().await.unwrap();
+    }
+
+    /// Somebody without a mark, who is gone right after, leaves what such a member leaves.
+    async fn crash(&mut self, change: Change) {
+        if self.may_commit() && self.stored == Some(self.documents.len() - 1) {
+            let dies = unmarked(&self.node.storage);
+            dies.sync(NOW).await.unwrap();
+            let change = |keyring: &Keyring| changed(keyring, change);
+            if dies.commit(NOW, change).await.is_ok() {
+                self.documents.push(self.node.bytes().await);
+                self.stored = Some(self.documents.len() - 1);
+                self.newest = dies.keyring().await.unwrap();
+            }
+        }
+        self.member = self.node.start();
     }
 
     async fn node_bytes(&self) -> Option<Vec<u8>> {
