@@ -9,6 +9,12 @@
     reason = "helpers of tests"
 )]
 
+#[path = "common/components.rs"]
+mod components;
+#[path = "rotation/contest.rs"]
+mod contest;
+#[path = "rotation/disks.rs"]
+mod disks;
 #[path = "rotation/evidence.rs"]
 mod evidence;
 #[path = "rotation/kills.rs"]

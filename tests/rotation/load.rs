@@ -187,7 +187,7 @@ impl Caller {
                 Err(why) => {
                     self.connected = None;
                     let after = self.shared.changes.load(Ordering::SeqCst);
-                    let was_there = before % 2 == 0 && before == after;
+                    let was_there = before.is_multiple_of(2) && before == after;
                     if was_there {
                         self.shared.log.lock().unwrap().failures.push(why);
                     }
