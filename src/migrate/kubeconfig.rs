@@ -174,47 +174,4 @@ fn unusable<T>(cause: &str) -> Result<T, Error> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn found(flag: Option<&str>, env: Option<&str>, configured: Option<&str>) -> Option<String> {
-        let place = find(
-            flag.map(Path::new),
-            env.map(OsStr::new),
-            configured.map(Path::new),
-        );
-        place.map(|place| place.to_string())
-    }
-
-    #[test]
-    fn the_nearest_names_the_kubeconfig() {
-        let all = found(Some("/f"), Some("/e:/e2"), Some("/c"));
-        assert_eq!(all.as_deref(), Some("/f (--kubeconfig)"));
-        let env = found(None, Some("/e::/e2"), Some("/c"));
-        assert_eq!(env.as_deref(), Some("/e:/e2 ($KUBECONFIG)"));
-        for empty in [None, Some(""), Some(":")] {
-            let configured = found(None, empty, Some("/c"));
-            assert!(configured.is_some_and(|place| place.starts_with("/c (")));
-        }
-    }
-
-    #[test]
-    fn of_several_files_the_first_that_says_something_counts() {
-        let dir = tempfile::tempdir().unwrap();
-        let write = |name: &str, context: &str| {
-            let path = dir.path().join(name);
-            fs::write(&path, format!("current-context: {context}\n")).unwrap();
-            path
-        };
-        let place = Place {
-            files: vec![
-                dir.path().join("absent"),
-                write("a", "first"),
-                write("b", "second"),
-            ],
-            by: "the test",
-        };
-        let read = read(&place).unwrap();
-        assert_eq!(read.current_context.as_deref(), Some("first"));
-    }
-}
+mod tests;

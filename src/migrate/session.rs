@@ -67,7 +67,6 @@ pub(crate) struct Session {
 }
 
 /// What one call is made with.
-#[derive(Clone)]
 pub(super) struct Pass {
     pub(super) http: Http,
     pub(super) authorization: Option<HeaderValue>,
@@ -76,9 +75,11 @@ pub(super) struct Pass {
 }
 
 struct State {
-    pass: Pass,
+    http: Http,
     known_as: KnownAs,
+    /// When we found out.
     asked: Instant,
+    generation: u64,
 }
 
 /// What a login brought.
@@ -92,15 +93,11 @@ impl Session {
     /// Finds out who we are. Nothing is connected yet, but a credential program has run.
     pub(crate) async fn open(settings: Settings) -> Result<Self, SessionError> {
         let known_as = settings.log_in().await?;
-        let pass = Pass {
-            http: settings.client(known_as.identity.as_ref())?,
-            authorization: known_as.authorization.clone(),
-            generation: 0,
-        };
         let state = Mutex::new(State {
-            pass,
+            http: settings.client(known_as.identity.as_ref())?,
             known_as,
             asked: Instant::now(),
+            generation: 0,
         });
         Ok(Self { settings, state })
     }
@@ -132,45 +129,51 @@ impl Session {
         if is_over {
             self.renew(&mut state).await?;
         }
-        Ok(state.pass.clone())
+        Ok(state.pass())
     }
 
     /// What a call may be made with once more after kube-apiserver refused this pass; `None` where
-    /// it would be the same again. Of many that were refused at once, the first renews it for all.
+    /// nothing newer is to be had. Of many that were refused at once, the first renews it for all.
     pub(super) async fn after_refusal(&self, refused: &Pass) -> Result<Option<Pass>, SessionError> {
         let mut state = self.state.lock().await;
-        if state.pass.generation == refused.generation {
+        if state.generation == refused.generation {
             match self.settings.login {
                 Login::None | Login::Header(_) => return Ok(None),
                 Login::TokenFile(..) | Login::Program(_) => self.renew(&mut state).await?,
             }
         }
-        let is_new = state.pass.generation != refused.generation;
-        Ok(is_new.then(|| state.pass.clone()))
+        let is_newer = state.generation != refused.generation;
+        Ok(is_newer.then(|| state.pass()))
     }
 
     async fn renew(&self, state: &mut State) -> Result<(), SessionError> {
         let fresh = match (self.settings.log_in().await, &self.settings.login) {
             (Ok(fresh), _) => fresh,
-            // The last one that could be read may still be good.
+            // The last token that could be read may still be good.
             (Err(_), Login::TokenFile(..)) => {
                 state.asked = Instant::now();
                 return Ok(());
             }
             (Err(error), _) => return Err(error),
         };
-        let (before, after) = (&state.known_as, &fresh);
-        if before.identity != after.identity {
+        if fresh.identity != state.known_as.identity {
             // Connections stay what they were opened as.
-            state.pass.http = self.settings.client(after.identity.as_ref())?;
+            state.http = self.settings.client(fresh.identity.as_ref())?;
         }
-        let is_other =
-            (&before.identity, &before.authorization) != (&after.identity, &after.authorization);
-        state.pass.generation += u64::from(is_other);
-        state.pass.authorization.clone_from(&fresh.authorization);
         state.known_as = fresh;
         state.asked = Instant::now();
+        state.generation += 1;
         Ok(())
+    }
+}
+
+impl State {
+    fn pass(&self) -> Pass {
+        Pass {
+            http: self.http.clone(),
+            authorization: self.known_as.authorization.clone(),
+            generation: self.generation,
+        }
     }
 }
 
@@ -242,3 +245,6 @@ fn secret(header: &str, what: &str) -> Result<HeaderValue, SessionError> {
     value.set_sensitive(true);
     Ok(value)
 }
+
+#[cfg(test)]
+mod tests;
