@@ -2,12 +2,15 @@
 //! it away.
 
 use std::fs::File;
+use std::hint::black_box;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use claviger_proto::Codec;
 use http::uri::PathAndQuery;
 use prost::bytes::Buf;
+use rustix::fs::{Advice, fadvise};
+use sha2::{Digest, Sha256};
 use tonic::client::Grpc;
 use tonic::codec::{DecodeBuf, Decoder};
 use tonic::transport::Endpoint;
@@ -87,17 +90,36 @@ impl Decoder for Discard {
 }
 
 /// Reads every page of a bbolt file in the order in which they lie there, each by a read of its own
-/// into the same buffer, and looks at none of them.
-pub(crate) fn pages(path: &Path) {
+/// into the same buffer, and looks at none of them; or hashes them, and looks at nothing else.
+pub(crate) fn pages(path: &Path, hash: bool) {
     let file = File::open(path).unwrap();
     let length = file.metadata().unwrap().len();
     let mut size = [0; 4];
     // The first meta page says how long pages are.
     file.read_exact_at(&mut size, 24).unwrap();
-    let size = u32::from_le_bytes(size);
-    let mut page = vec![0; size as usize];
-    for id in 0..length / u64::from(size) {
-        file.read_exact_at(&mut page, id * u64::from(size)).unwrap();
+    let size = u64::from(u32::from_le_bytes(size));
+    let mut page = vec![0; usize::try_from(size).unwrap()];
+    let mut hasher = Sha256::new();
+    for id in 0..length / size {
+        file.read_exact_at(&mut page, id * size).unwrap();
+        if hash {
+            hasher.update(&page);
+        }
     }
-    std::hint::black_box(page);
+    if hash {
+        let mut appended = [0; 32];
+        file.read_exact_at(&mut appended, length / size * size)
+            .unwrap();
+        assert_eq!(hasher.finalize()[..], appended, "another file");
+    }
+    black_box(page);
+}
+
+/// Has the kernel forget what it keeps of a file, so that it is read from the disk again. A folder in
+/// memory (tmpfs) has no disk.
+pub(crate) fn forget(path: &Path) {
+    let file = File::open(path).unwrap();
+    // What is not on the disk yet is not forgotten.
+    file.sync_all().unwrap();
+    fadvise(&file, 0, None, Advice::DontNeed).unwrap();
 }

@@ -73,6 +73,9 @@ struct Args {
     /// Be the reader of a file's pages
     #[arg(long, value_name = "FILE", hide = true)]
     discard_pages: Option<PathBuf>,
+    /// And hash them
+    #[arg(long, hide = true)]
+    hash: bool,
     /// Cargo says so
     #[arg(long, hide = true)]
     bench: bool,
@@ -84,7 +87,7 @@ fn main() {
         return bare::client(url);
     }
     if let Some(path) = &args.discard_pages {
-        return bare::pages(path);
+        return bare::pages(path, args.hash);
     }
     let (Some(etcdctl), dir) = (component("etcdctl"), process::folder()) else {
         return;
@@ -104,17 +107,17 @@ fn main() {
             .unwrap(),
     };
     stand.fill();
-    let (live, snapshots) = stand.against_bare();
-    let (compacted, retained) = stand.incremental();
-    let require = |requirement, pairs: &[Pair]| report::print(requirement, pairs);
+    let live = stand.live();
+    let snapshots = stand.snapshots();
+    let incremental = stand.incremental();
     println!(
         "{} objects, medians of {} rounds",
         stand.args.objects, stand.args.rounds
     );
-    require(Require::Live, &live);
-    require(Require::Snapshot, &snapshots);
-    require(Require::Incremental("compacted since"), &compacted);
-    require(Require::Incremental("in etcd's history"), &retained);
+    report::print(Require::Live, &live);
+    for (requirement, pairs) in snapshots.iter().chain(&incremental) {
+        report::print(*requirement, pairs);
+    }
 }
 
 /// An etcd and what is run against it.
@@ -140,39 +143,55 @@ impl Stand {
         eprintln!("the snapshot has {} MiB", length >> 20);
     }
 
-    /// The full audits of etcd and of the snapshot, each beside a program that only reads.
-    fn against_bare(&self) -> (Vec<Pair>, Vec<Pair>) {
-        let snapshot = self.snapshot();
-        let ourselves = std::env::current_exe().unwrap();
-        let discard = |flag: &str, from: &dyn AsRef<std::ffi::OsStr>| {
-            let mut bare = Command::new(&ourselves);
-            bare.arg(flag).arg(from.as_ref());
-            run(bare, 0)
-        };
-        let (mut live, mut snapshots) = (Vec::new(), Vec::new());
-        // What is read for the first time comes from the disk, so that round does not count.
-        for round in 0..=self.args.rounds {
-            eprintln!("round {round} of {}", self.args.rounds);
-            live.push(Pair {
-                bare: discard("--discard-etcd", &self.etcd.url()),
-                ours: self.audit(&["--endpoints", &self.etcd.url()]),
+    /// Full audits of etcd, beside a client that only reads.
+    fn live(&self) -> Vec<Pair> {
+        let url = self.etcd.url();
+        // What etcd reads for the first time comes from the disk, so that round does not count.
+        let rounds = (0..=self.args.rounds).map(|round| {
+            eprintln!("live: round {round} of {}", self.args.rounds);
+            Pair {
+                bare: discard(&["--discard-etcd", &url]),
+                ours: self.audit(&["--endpoints", &url]),
+            }
+        });
+        rounds.skip(1).collect()
+    }
+
+    /// Audits of the snapshot, beside a reader of its pages: from the disk and from memory; and from
+    /// memory beside one that hashes them, as everybody must who trusts a snapshot.
+    fn snapshots(&self) -> [(Require, Vec<Pair>); 3] {
+        let path = self.snapshot();
+        let flag = path.to_str().unwrap();
+        let (pages, hash) = (["--discard-pages", flag], ["--hash"]);
+        [
+            (Require::Snapshot("from the disk"), &pages[..], true),
+            (Require::Snapshot("from memory"), &pages[..], false),
+            (Require::Hashed, &[pages[0], pages[1], hash[0]][..], false),
+        ]
+        .map(|(requirement, arguments, cold)| {
+            let prepare = || match cold {
+                true => bare::forget(&path),
+                false => bare::pages(&path, false),
+            };
+            let rounds = (1..=self.args.rounds).map(|round| {
+                eprintln!("snapshot: round {round} of {}", self.args.rounds);
+                prepare();
+                let bare = discard(arguments);
+                prepare();
+                let ours = self.audit(&["--snapshot", flag]);
+                Pair { bare, ours }
             });
-            snapshots.push(Pair {
-                bare: discard("--discard-pages", &snapshot),
-                ours: self.audit(&["--snapshot", snapshot.to_str().unwrap()]),
-            });
-        }
-        (live.split_off(1), snapshots.split_off(1))
+            (requirement, rounds.collect())
+        })
     }
 
     /// Incremental audits after a change of 1 %, beside full ones: where what changed was compacted
     /// since the audit before, and where it was not.
-    fn incremental(&self) -> (Vec<Pair>, Vec<Pair>) {
+    fn incremental(&self) -> [(Require, Vec<Pair>); 2] {
         let (before, since) = (self.dir.join("before"), self.dir.join("since"));
         let url = self.etcd.url();
         let since_flag = ["--endpoints", &url, "--since", since.to_str().unwrap()];
-        let mut pairs = [Vec::new(), Vec::new()];
-        for (compact, pairs) in [true, false].into_iter().zip(&mut pairs) {
+        [("compacted since", true), ("in etcd's history", false)].map(|(how, compact)| {
             self.audit(&since_flag);
             fs::copy(&since, &before).unwrap();
             let some = (0..self.args.objects).step_by(UNCHANGED);
@@ -180,17 +199,16 @@ impl Stand {
             if compact {
                 self.etcd.compact();
             }
-            for round in 1..=self.args.rounds {
-                eprintln!("incremental round {round} of {}", self.args.rounds);
+            let rounds = (1..=self.args.rounds).map(|round| {
+                eprintln!("incremental, {how}: round {round} of {}", self.args.rounds);
                 fs::copy(&before, &since).unwrap();
-                pairs.push(Pair {
+                Pair {
                     bare: self.audit(&["--endpoints", &url]),
                     ours: self.audit(&since_flag),
-                });
-            }
-        }
-        let [compacted, retained] = pairs;
-        (compacted, retained)
+                }
+            });
+            (Require::Incremental(how), rounds.collect())
+        })
     }
 
     /// Runs an audit, which must count every object.
@@ -200,7 +218,7 @@ impl Stand {
             audit.env_remove(format!("ETCDCTL_{variable}"));
         }
         audit.args(["audit", "-o", "json"]).args(arguments);
-        let ran = run(audit, 0);
+        let ran = run(audit);
         let answer: serde_json::Value = serde_json::from_slice(&ran.stdout).unwrap();
         let rows = answer["rows"].as_array().unwrap();
         let count = |name: &str| -> u64 { rows.iter().filter_map(|row| row[name].as_u64()).sum() };
@@ -212,4 +230,11 @@ impl Stand {
     fn snapshot(&self) -> PathBuf {
         Path::join(&self.dir, "snapshot.db")
     }
+}
+
+/// Runs this program as one that throws away what it reads.
+fn discard(arguments: &[&str]) -> Ran {
+    let mut ourselves = Command::new(std::env::current_exe().unwrap());
+    ourselves.args(arguments);
+    run(ourselves)
 }

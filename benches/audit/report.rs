@@ -10,11 +10,15 @@ pub(crate) struct Pair {
     pub(crate) ours: Ran,
 }
 
-/// What issue 4 asks of an audit's speed.
+/// What is required of an audit's speed.
 #[derive(Clone, Copy)]
 pub(crate) enum Require {
     Live,
-    Snapshot,
+    /// Where the file is read from.
+    Snapshot(&'static str),
+    /// Nothing is; it tells how much of the ratio before is the SHA-256 of the whole file.
+    Hashed,
+    /// Where the changes are.
     Incremental(&'static str),
 }
 
@@ -24,9 +28,14 @@ const MEMORY: u64 = 64 << 20;
 impl Require {
     fn title(self) -> String {
         match self {
-            Self::Live => "live etcd: audit, over a client that throws away the same stream".into(),
-            Self::Snapshot => {
-                "snapshot: audit, over a reader of all the file's pages, one by one".into()
+            Self::Live => {
+                "live etcd: audit, over a client that throws away the same stream".to_owned()
+            }
+            Self::Snapshot(place) => {
+                format!("snapshot {place}: audit, over a reader of all pages, one by one")
+            }
+            Self::Hashed => {
+                "snapshot from memory: audit, over such a reader that checks the SHA-256".to_owned()
             }
             Self::Incremental(how) => {
                 format!("incremental: audit --since with 1 % changed ({how}), over a full audit")
@@ -35,11 +44,12 @@ impl Require {
     }
 
     /// The largest ratio that is allowed.
-    fn at_most(self) -> f64 {
+    fn at_most(self) -> Option<f64> {
         match self {
-            Self::Live => 1.3,
-            Self::Snapshot => 2.0,
-            Self::Incremental(_) => 0.1,
+            Self::Live => Some(1.3),
+            Self::Snapshot(_) => Some(2.0),
+            Self::Hashed => None,
+            Self::Incremental(_) => Some(0.1),
         }
     }
 }
@@ -59,11 +69,13 @@ pub(crate) fn print(require: Require, pairs: &[Pair]) {
         println!("  {name:<6} {wall:>7.3} s   processor {cpu:>7.3} s   peak {peak:>6.1} MiB");
     }
     let met = |met: bool| if met { "met" } else { "NOT MET" };
-    let most = require.at_most();
-    println!(
-        "  ratio  {ratio:>7.3}, required at most {most}: {}",
-        met(ratio <= most)
-    );
+    match require.at_most() {
+        Some(most) => {
+            let met = met(ratio <= most);
+            println!("  ratio  {ratio:>7.3}, required at most {most}: {met}");
+        }
+        None => println!("  ratio  {ratio:>7.3}"),
+    }
     let peak = pairs
         .iter()
         .map(|pair| pair.ours.peak)
