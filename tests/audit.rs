@@ -28,5 +28,7 @@ mod reach;
 mod serve;
 #[path = "audit/values.rs"]
 mod values;
+#[path = "audit/verify.rs"]
+mod verify;
 #[path = "common/web.rs"]
 mod web;

@@ -95,7 +95,7 @@ impl Tally {
     }
 
     /// The same, which also looks behind the headers if there is something to open them with.
-    pub(super) fn verifying(self, verifier: Option<&Verifier>) -> Self {
+    pub fn verifying(self, verifier: Option<&Verifier>) -> Self {
         Self {
             verifying: verifier.map(Verifying::new),
             ..self

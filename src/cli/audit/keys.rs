@@ -2,7 +2,7 @@
 //!
 //! The states are in the keyring's header, for which no key is needed. The members' records count
 //! only with their MAC, so the keyring has to open for them; where it does not, the audit says that
-//! this half is not shown.
+//! this half is not shown. To verify objects it has to open, too.
 
 use std::collections::BTreeMap;
 
@@ -16,6 +16,8 @@ use claviger_keystore::storage::file::Durability;
 use jiff::Timestamp;
 
 use crate::app;
+use crate::audit::verify::Verifier;
+use crate::cli::failure::{Exit, Failure};
 use crate::cli::keyring::{self, Opened};
 use crate::cli::output::Output;
 use crate::config::Config;
@@ -29,20 +31,40 @@ pub(super) struct Keys {
     pub(super) quiet: BTreeMap<KeyId, Result<(), String>>,
     /// How long etcd's snapshots are kept, in seconds, as the policy has it.
     pub(super) snapshot_retention: Option<u64>,
+    /// What opens objects, if they are to be opened.
+    pub(super) verifier: Option<Verifier>,
 }
+
+const VERIFYING: &str = "opening the keyring to verify objects";
 
 impl Keys {
     /// Reads what there is. The caller pins etcd's revision afterwards: what was quiet stays so.
-    pub(super) async fn read(config: Option<&Config>, output: &Output) -> Self {
+    ///
+    /// # Errors
+    /// Only where objects are to be verified, and the keyring does not open.
+    pub(super) async fn read(
+        config: Option<&Config>,
+        verify: bool,
+        output: &Output,
+    ) -> Result<Self, Failure> {
         let Some(config) = config else {
-            return Self::default();
+            return match verify {
+                true => Err(no_keyring()),
+                false => Ok(Self::default()),
+            };
         };
-        match keyring::open(config, super::DOING).await {
-            Ok(opened) => Self::of_members(&opened, output).await,
+        let doing = if verify { VERIFYING } else { super::DOING };
+        match keyring::open(config, doing).await {
+            Ok(opened) => {
+                let mut keys = Self::of_members(&opened, output).await;
+                keys.verifier = verify.then(|| verifier(&opened)).transpose()?;
+                Ok(keys)
+            }
+            Err(failure) if verify => Err(failure),
             Err(failure) => {
                 let cause = failure.cause;
                 output.note(&format!("note: the members' records are not read: {cause}"));
-                Self::of_header(config, output).await
+                Ok(Self::of_header(config, output).await)
             }
         }
     }
@@ -53,6 +75,7 @@ impl Keys {
             states: header.keys.iter().map(|key| (key.id, key.state)).collect(),
             quiet: BTreeMap::new(),
             snapshot_retention: Some(header.policy.snapshot_retention),
+            verifier: None,
         };
         let members = match opened.keystore.members().await {
             Ok(members) => members,
@@ -85,6 +108,7 @@ impl Keys {
                     states: keys.map(|key| (key.id, key.state)).collect(),
                     quiet: BTreeMap::new(),
                     snapshot_retention: Some(document.header().policy.snapshot_retention),
+                    verifier: None,
                 }
             }
             Err(e) => {
@@ -93,6 +117,24 @@ impl Keys {
             }
         }
     }
+}
+
+fn no_keyring() -> Failure {
+    Failure::new(
+        Exit::Usage,
+        VERIFYING,
+        "there is no configuration, and so no keyring",
+        "name one by --config, on a node where the keyring is; without --verify none is needed",
+    )
+}
+
+fn verifier(opened: &Opened) -> Result<Verifier, Failure> {
+    let view = opened.keystore.view();
+    let snapshot = view.snapshot().map_err(|_| {
+        let next = "claviger status says why";
+        Failure::new(Exit::Fault, VERIFYING, "the keyring is not open", next)
+    })?;
+    Ok(Verifier::new(snapshot.clone()))
 }
 
 /// That no member can write under this key any more, as the guard of `key disable` sees it; the

@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::audit::object::{Protection, Resource};
 use crate::audit::snapshot::{About, Revisions, Snapshot, SnapshotError};
 use crate::audit::tally::{Row, Tally};
+use crate::audit::verify::Verifier;
 use crate::cli::failure::{Exit, Failure};
 
 /// So many files are shown one by one.
@@ -54,7 +55,7 @@ pub(super) struct Snapshots {
     pub(super) files: Vec<SnapshotRow>,
     /// Whether older revisions were asked for.
     #[serde(skip)]
-    all_revisions: bool,
+    pub(super) all_revisions: bool,
     /// How long snapshots are kept, in seconds, where a policy says it.
     #[serde(skip)]
     retention: Option<u64>,
@@ -78,30 +79,41 @@ impl SnapshotRow {
     }
 }
 
-/// Reads all files and adds them to the tally. One that cannot be read ends the audit: what it holds
-/// is unknown.
-pub(super) fn read(
-    paths: &[PathBuf],
-    revisions: Revisions,
-    retention: Option<u64>,
-    prefix: &str,
-    tally: &mut Tally,
-) -> Result<Snapshots, Failure> {
-    let mut files = Vec::new();
-    for path in paths {
-        let counted = Snapshot::open(path).and_then(|snapshot| {
-            let counted = snapshot.tally(revisions, prefix)?;
-            Ok((snapshot.about().clone(), counted))
-        });
-        let (about, counted) = counted.map_err(|e| unreadable(path, &e))?;
-        tally.add_snapshot(&path.display().to_string(), &counted);
-        files.push(SnapshotRow::new(path, &about, &counted));
+/// How files are read.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Reading<'a> {
+    pub(super) revisions: Revisions,
+    /// How long snapshots are kept, in seconds, where a policy says it.
+    pub(super) retention: Option<u64>,
+    /// What opens objects, if they are to be opened.
+    pub(super) verifier: Option<&'a Verifier>,
+}
+
+impl Reading<'_> {
+    /// Reads all files and adds them to the tally. One that cannot be read ends the audit: what it
+    /// holds is unknown.
+    pub(super) fn read(
+        self,
+        paths: &[PathBuf],
+        prefix: &str,
+        tally: &mut Tally,
+    ) -> Result<Snapshots, Failure> {
+        let mut files = Vec::new();
+        for path in paths {
+            let counted = Snapshot::open(path).and_then(|snapshot| {
+                let counted = snapshot.tally_verifying(self.revisions, prefix, self.verifier)?;
+                Ok((snapshot.about().clone(), counted))
+            });
+            let (about, counted) = counted.map_err(|e| unreadable(path, &e))?;
+            tally.add_snapshot(&path.display().to_string(), &counted);
+            files.push(SnapshotRow::new(path, &about, &counted));
+        }
+        Ok(Snapshots {
+            files,
+            all_revisions: self.revisions == Revisions::All,
+            retention: self.retention,
+        })
     }
-    Ok(Snapshots {
-        files,
-        all_revisions: revisions == Revisions::All,
-        retention,
-    })
 }
 
 fn unreadable(path: &Path, error: &SnapshotError) -> Failure {

@@ -2,7 +2,8 @@
 
 use std::io::{self, Write};
 
-use super::{KeyVerdict, Report, RowShown};
+use super::keys::KeyVerdict;
+use super::{Report, RowShown};
 use crate::cli::audit::snapshots::Asked;
 use crate::cli::output::{Answer, Style};
 
@@ -24,19 +25,7 @@ impl Answer for Report {
             kinds: &key.kinds,
         });
         self.snapshots.write(&keys.collect::<Vec<_>>(), out)?;
-        for exception in &self.exceptions.first {
-            let place = if exception.history {
-                ", in history"
-            } else {
-                ""
-            };
-            let (object, reason) = (&exception.object, &exception.reason);
-            writeln!(out, "{} {object}{place}: {reason}", style.bad("EXCEPTION"))?;
-        }
-        let more = self.exceptions.count - self.exceptions.first.len() as u64;
-        if more > 0 {
-            writeln!(out, "{} and {more} more", style.bad("EXCEPTION"))?;
-        }
+        self.gaps(out, style)?;
         for key in &self.keys {
             self.key(key, out, style)?;
         }
@@ -100,6 +89,35 @@ impl Report {
             0 => Ok(()),
             1 => writeln!(out, "{clear} of other resources is in the clear"),
             _ => writeln!(out, "{clear} of other resources are in the clear"),
+        }
+    }
+
+    fn gaps(&self, out: &mut dyn Write, style: Style) -> io::Result<()> {
+        for exception in &self.exceptions.first {
+            let place = match (&exception.snapshot, exception.history) {
+                (Some(file), _) => format!(", in {file}"),
+                (None, true) => ", in history".to_owned(),
+                (None, false) => String::new(),
+            };
+            let (object, reason) = (&exception.object, &exception.reason);
+            writeln!(out, "{} {object}{place}: {reason}", style.bad("EXCEPTION"))?;
+        }
+        let more = self.exceptions.count - self.exceptions.first.len() as u64;
+        if more > 0 {
+            writeln!(out, "{} and {more} more", style.bad("EXCEPTION"))?;
+        }
+        // Where nothing is amiss a claim says it.
+        match &self.verified {
+            Some(verified) if self.exceptions.count > 0 => {
+                let (opened, failed) = (verified.opened(), verified.failed);
+                let all = grouped(opened + failed);
+                let sentence = format!(
+                    "{} of {all} values under keys of Claviger's open",
+                    grouped(opened)
+                );
+                writeln!(out, "{}", style.warn(&sentence))
+            }
+            _ => Ok(()),
         }
     }
 
