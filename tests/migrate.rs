@@ -30,5 +30,9 @@ mod screens;
 mod serve;
 #[path = "migrate/stand.rs"]
 mod stand;
+#[path = "migrate/tls.rs"]
+mod tls;
+#[path = "migrate/users.rs"]
+mod users;
 #[path = "common/web.rs"]
 mod web;

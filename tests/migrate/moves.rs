@@ -201,7 +201,7 @@ fn plaintext_is_moved_without_a_keyring() {
     std::fs::write(dir.join("config.yaml"), config.to_string()).unwrap();
     let encryption = stand.dir.path().join("apiserver/encryption.yaml");
     let encryption = ["--encryption-config", encryption.to_str().unwrap()];
-    let (url, admin) = (stand.etcd.url(), stand.kubeconfig());
+    let (url, admin) = (stand.etcd.url(), stand.kubeconfig_of_a_program());
     let migrate = |arguments: &[&str]| {
         crate::stand::migrate(&dir, &url, &admin, &[arguments, &encryption].concat())
     };

@@ -109,6 +109,23 @@ impl Stand {
         path
     }
 
+    /// A kubeconfig of the administrator's, whose token a credential program prints.
+    pub(crate) fn kubeconfig_of_a_program(&self) -> PathBuf {
+        let mut config: Value =
+            serde_json::from_str(&fs::read_to_string(self.kubeconfig()).unwrap()).unwrap();
+        let version = "client.authentication.k8s.io/v1";
+        let printed = json!({
+            "apiVersion": version, "kind": "ExecCredential",
+            "status": {"token": config["users"][0]["user"]["token"]},
+        });
+        config["users"][0]["user"] = json!({"exec": {
+            "apiVersion": version, "command": "echo", "args": [printed.to_string()],
+        }});
+        let path = self.dir.path().join("apiserver/program");
+        fs::write(&path, config.to_string()).unwrap();
+        path
+    }
+
     /// Runs `claviger migrate` with the node's configuration.
     pub(crate) fn migrate(&self, kubeconfig: &Path, arguments: &[&str]) -> Migrated {
         migrate(self.claviger.dir(), &self.etcd.url(), kubeconfig, arguments)
