@@ -14,10 +14,14 @@ mod cluster;
 mod cold_cache;
 #[path = "common/components.rs"]
 mod components;
+#[path = "kube_apiserver/compromised.rs"]
+mod compromised;
 #[path = "kube_apiserver/demo.rs"]
 mod demo;
 #[path = "kube_apiserver/destroy.rs"]
 mod destroy;
+#[path = "kube_apiserver/kills.rs"]
+mod kills;
 #[path = "kube_apiserver/members.rs"]
 mod members;
 #[path = "kube_apiserver/phases.rs"]

@@ -128,6 +128,20 @@ impl Work {
 pub(crate) struct Written(BTreeMap<String, String>);
 
 impl Written {
+    /// The names of each writer's objects, in the order in which it wrote them last.
+    pub(crate) fn by_writer(&self) -> impl Iterator<Item = Vec<&String>> {
+        let mut writers: BTreeMap<&str, Vec<(usize, &String)>> = BTreeMap::new();
+        for name in self.0.keys() {
+            let (writer, turn) = name.rsplit_once('-').unwrap();
+            let written = (turn.parse().unwrap(), name);
+            writers.entry(writer).or_default().push(written);
+        }
+        writers.into_values().map(|mut written| {
+            written.sort_unstable();
+            written.into_iter().map(|(_, name)| name).collect()
+        })
+    }
+
     /// All of it can be read, and is what was written.
     pub(crate) fn check(&self, api: &Api) {
         assert!(!self.0.is_empty());
