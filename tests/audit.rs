@@ -17,6 +17,8 @@ mod clusters;
 mod components;
 #[path = "audit/etcds.rs"]
 mod etcds;
+#[path = "audit/plaintext.rs"]
+mod plaintext;
 #[path = "common/port.rs"]
 mod port;
 #[path = "common/process.rs"]

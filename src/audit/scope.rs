@@ -81,12 +81,17 @@ impl Scope {
     }
 }
 
-/// Whether some object of the resource is encrypted now.
+/// Whether some object of the resource is encrypted now; where there are snapshots alone, in them.
 fn has_encrypted(resource: &Resource, tally: &Tally) -> bool {
+    let live = tally.rows().iter().any(|row| row.counts.current > 0);
     tally.rows().iter().any(|row| {
+        let now = match live {
+            true => row.counts.current,
+            false => row.counts.snapshot_values,
+        };
         row.resource.as_ref() == Some(resource)
             && row.protection != Protection::Plaintext
-            && row.counts.current > 0
+            && now > 0
     })
 }
 
@@ -176,6 +181,28 @@ resources:
         use Verdict::{Clear, Fine, Stale};
         let expected = [Fine, Fine, Stale, Stale, Fine, Clear, Clear, Clear, Fine];
         assert_eq!(verdicts(&Scope::default()), expected);
+    }
+
+    #[test]
+    fn of_snapshots_alone_plaintext_is_judged_by_what_is_in_them() {
+        let mut alone = Tally::new("/registry");
+        alone.add_snapshot("file", &tally());
+        let judge = |tally: &Tally, wanted: &str| {
+            let mut rows = tally.rows().iter();
+            let row = rows.find(|row| {
+                let name = row.resource.as_ref().map(|resource| &*resource.name);
+                name == Some(wanted) && row.protection == Protection::Plaintext
+            });
+            Scope::default().verdict(row.unwrap(), tally)
+        };
+        assert_eq!(judge(&alone, "configmaps"), Verdict::Stale);
+        assert_eq!(judge(&alone, "pods"), Verdict::Clear);
+
+        // Beside a live etcd an old snapshot says nothing of how it should be now.
+        let mut both = Tally::new("/registry");
+        both.add(Place::Current, b"/registry/configmaps/a/4", b"k8s\0");
+        both.add_snapshot("file", &tally());
+        assert_eq!(judge(&both, "configmaps"), Verdict::Clear);
     }
 
     #[test]

@@ -81,7 +81,7 @@ pub(super) async fn run(
         Err(_) if !args.snapshot.is_empty() && args.since.is_none() => None,
         found => Some(found?),
     };
-    let configuration = configuration(cluster.as_ref(), &args.etcd, output)?;
+    let configuration = cluster::read_configuration(cluster.as_ref(), &args.etcd)?;
     let subject = args
         .key
         .as_deref()

@@ -279,7 +279,7 @@ fn the_screen_says_what_was_read_and_what_to_do() {
     let output = audit(&["--endpoints", &url, "--encryption-config", &config]);
     let screen = String::from_utf8(output.stdout).unwrap();
     assert!(
-        screen.contains("1 object of other resources is in the clear"),
+        screen.contains("1 object in the clear of resources that are not to be encrypted"),
         "{screen}"
     );
     assert!(screen.contains("other/A: needed (1 object)"), "{screen}");

@@ -121,3 +121,31 @@ fn nothing_is_said_over_a_file_that_cannot_be_read() {
     let (code, _, said) = audit(&[&good, &none], &[]);
     assert_eq!(code, 2, "{said}");
 }
+
+#[test]
+fn without_an_etcd_plaintext_is_judged_by_what_the_snapshot_has() {
+    let dir = folder();
+    let Some(etcd) = Etcd::start(dir.path(), &[]) else {
+        return;
+    };
+    let plain = |kind: &str| (format!("/test/{kind}/a/plain"), b"k8s\0".to_vec());
+    let encrypted = ("/test/configmaps/a/b".to_owned(), envelope(NEW));
+    etcd.put([plain("configmaps"), plain("pods"), encrypted]);
+    let file = dir.path().join("snapshot.db");
+    etcd.save(&file);
+    let (code, answer, said) = audit(&[&file], &["-o", "json", "--key", "plaintext"]);
+    let answer: Value = serde_json::from_str(&answer).unwrap_or_else(|e| panic!("{e}: {said}"));
+    assert_eq!(answer["keys"][0]["snapshots"], 1, "{answer}");
+    assert_eq!(answer["claims"].as_array().map(Vec::len), Some(0));
+    assert_eq!(code, 3, "{answer}");
+    let (code, screen, _) = audit(&[&file], &[]);
+    assert_eq!(code, 3, "{screen}");
+    assert!(
+        screen.contains("plaintext: needed (a snapshot)"),
+        "{screen}"
+    );
+    assert!(
+        screen.contains("Next:  keep what the snapshots need"),
+        "{screen}"
+    );
+}

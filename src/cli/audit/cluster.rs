@@ -72,18 +72,30 @@ pub(in crate::cli) fn find(args: &EtcdArgs, config: Option<&Config>) -> Result<C
     })
 }
 
-/// The EncryptionConfiguration, if there is one.
+/// What plaintext counts where nobody says what should be encrypted.
+pub(super) const WITHOUT_CONFIGURATION: &str = "no EncryptionConfiguration was found (--encryption-config FILE): plaintext counts secrets, and \
+     resources of which some object is encrypted";
+
+/// The EncryptionConfiguration, if there is one; a note says if there is none.
 pub(in crate::cli) fn configuration(
     cluster: Option<&Cluster>,
     args: &EtcdArgs,
     output: &Output,
 ) -> Result<Option<EncryptionConfiguration>, Failure> {
+    let found = read_configuration(cluster, args)?;
+    if found.is_none() {
+        output.note(&format!("note: {WITHOUT_CONFIGURATION}"));
+    }
+    Ok(found)
+}
+
+/// The EncryptionConfiguration, if there is one.
+pub(super) fn read_configuration(
+    cluster: Option<&Cluster>,
+    args: &EtcdArgs,
+) -> Result<Option<EncryptionConfiguration>, Failure> {
     let found = cluster.and_then(|cluster| cluster.encryption_config.as_deref());
     let Some(path) = args.encryption_config.as_deref().or(found) else {
-        output.note(
-            "note: no EncryptionConfiguration was found (--encryption-config FILE): plaintext \
-             counts secrets, and resources of which some object is encrypted",
-        );
         return Ok(None);
     };
     encryption_config::read(path).map(Some).map_err(|e| {

@@ -70,7 +70,10 @@ pub(in crate::cli) struct Report {
     /// What `--key` asked about.
     key: Option<String>,
     rows: Vec<RowShown>,
-    /// Objects in the clear of resources that nobody encrypts.
+    /// Whether an EncryptionConfiguration says which resources are to be encrypted. Else these are
+    /// secrets, and those of which some object is encrypted.
+    encryption_configuration: bool,
+    /// Objects in the clear of resources that are not to be encrypted.
     clear_objects: u64,
     /// Current objects that a rewrite would protect otherwise.
     stale_objects: u64,
@@ -162,6 +165,7 @@ impl Report {
             clean: exceptions.count == 0 && keys.iter().all(|key| !key.needed),
             key: subject.map(ToString::to_string),
             rows: RowShown::all(tally, &verdicts, &found.prefix, scope),
+            encryption_configuration: scope.configuration.is_some(),
             clear_objects: current(Verdict::Clear),
             stale_objects: current(Verdict::Stale),
             exceptions,

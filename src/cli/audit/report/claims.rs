@@ -18,12 +18,26 @@ impl Report {
         }
         let place = self.place();
         let unneeded = self.keys.iter().filter(|key| !key.needed);
-        let claims = unneeded.map(|key| unnamed(&place, key, quiet));
+        let claims = unneeded.map(|key| match key.key == "plaintext" {
+            true => self.none_in_the_clear(&place),
+            false => unnamed(&place, key, quiet),
+        });
         let opened = self
             .verified
             .iter()
             .map(|verified| opened(&place, verified));
         claims.chain(opened).collect()
+    }
+
+    fn none_in_the_clear(&self, place: &str) -> String {
+        let which = match self.encryption_configuration {
+            true => "no object is in the clear that the EncryptionConfiguration wants encrypted",
+            false => {
+                "no secret is in the clear, nor an object of a resource of which some object is \
+                 encrypted"
+            }
+        };
+        format!("{place}{which}; not shown: backups that were not given")
     }
 
     /// What was looked at.
@@ -71,9 +85,6 @@ impl Report {
 
 /// That nothing names a key.
 fn unnamed(place: &str, key: &KeyVerdict, quiet: &BTreeMap<KeyId, Result<(), String>>) -> String {
-    if key.key == "plaintext" {
-        return format!("{place}no object is in the clear that should not be");
-    }
     let quiet = key.key.parse().ok().and_then(|id: KeyId| quiet.get(&id));
     let name = &key.key;
     match quiet {

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use super::keys::KeyVerdict;
 use super::{Report, RowShown};
+use crate::cli::audit::cluster::WITHOUT_CONFIGURATION;
 use crate::cli::audit::snapshots::Asked;
 use crate::cli::output::{Answer, Style};
 
@@ -84,11 +85,17 @@ impl Report {
                 false => writeln!(out, "{:>12}", row.snapshots)?,
             }
         }
-        let clear = objects(self.clear_objects);
-        match self.clear_objects {
-            0 => Ok(()),
-            1 => writeln!(out, "{clear} of other resources is in the clear"),
-            _ => writeln!(out, "{clear} of other resources are in the clear"),
+        if self.clear_objects > 0 {
+            let clear = objects(self.clear_objects);
+            let others = match self.encryption_configuration {
+                true => "that are not to be encrypted",
+                false => "of which none is encrypted",
+            };
+            writeln!(out, "{clear} in the clear of resources {others}")?;
+        }
+        match self.encryption_configuration {
+            true => Ok(()),
+            false => writeln!(out, "note: {WITHOUT_CONFIGURATION}"),
         }
     }
 
