@@ -3,6 +3,8 @@
 //! One end point is used for a whole audit: the first that answers. The pinned revision makes all
 //! members' answers the same, so another one would tell nothing new.
 
+#[cfg(test)]
+pub(super) mod double;
 mod messages;
 
 use std::error::Error as _;

@@ -267,3 +267,6 @@ impl Recorder {
         ledger.object(&key, state, row)
     }
 }
+
+#[cfg(test)]
+mod tests;
