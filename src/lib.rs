@@ -10,6 +10,7 @@ pub mod client;
 pub mod config;
 pub mod convergence;
 pub mod encryption_config;
+pub mod footprint;
 pub mod hygiene;
 pub mod keeper;
 pub mod member_lock;

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 /// those on earlier lines, and none of its own line.
 const PROGRAM: &[&[&str]] = &[
     &["schema"],
-    &["hygiene", "client", "config", "observer"],
+    &["footprint", "hygiene", "client", "config", "observer"],
     &[
         "encryption_config",
         "metrics",

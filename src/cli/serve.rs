@@ -24,6 +24,7 @@ use super::output::Output;
 use crate::app;
 use crate::config::{Config, SocketAddress};
 use crate::convergence::Convergence;
+use crate::footprint;
 use crate::hygiene;
 use crate::keeper::Keeper;
 use crate::metrics::Metrics;
@@ -184,6 +185,9 @@ async fn serve(
     // Who calls in the moment that a keyring takes to open waits in the socket's backlog. Refused, a
     // call of kube-apiserver's would fail the read that needs it, at each restart.
     let _ = tokio::time::timeout(FIRST_LOOK, looked.cancelled()).await;
+    if let Err(error) = footprint::give_back_code() {
+        tracing::debug!(%error, "the code that only the start needs stays in memory");
+    }
     let stop = async {
         signals.stop().await;
         tell_systemd(NotifyState::Stopping);
