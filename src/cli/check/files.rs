@@ -3,6 +3,7 @@
 //! The plugin's user is taken to be the owner of the keyring's directory: a new keyring takes its
 //! owner, whoever makes it.
 
+mod beside;
 mod entry;
 mod roots;
 mod socket;
@@ -38,6 +39,7 @@ pub(super) fn items(config: &Config, config_path: &Path) -> Vec<Item> {
     items.push(seen("keyring", keyring, |e| {
         keyring_item(e, keyring, plugin)
     }));
+    items.extend(beside::items(keyring, plugin));
     let made = Entry::at(keyring).is_ok_and(|entry| entry.is_some());
     for root in &config.roots {
         match &root.kind {
