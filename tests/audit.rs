@@ -23,6 +23,8 @@ mod plaintext;
 mod port;
 #[path = "common/process.rs"]
 mod process;
+#[path = "audit/progress.rs"]
+mod progress;
 #[path = "audit/reach.rs"]
 mod reach;
 #[path = "common/serve.rs"]

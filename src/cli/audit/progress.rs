@@ -44,9 +44,9 @@ impl Observer for Progress<'_> {
     }
 
     fn begin(&self, keys: u64) {
-        self.bar.reset();
-        self.bar.set_length(keys);
         self.show(READING);
+        self.bar.set_length(keys);
+        self.bar.reset();
     }
 
     fn seen(&self, keys: u64) {
