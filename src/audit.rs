@@ -9,6 +9,7 @@
 //! - [`ledger`]: every object that an audit saw, in a file
 //! - [`object`]: what one stored value says of itself
 //! - [`scope`]: what should be protected otherwise
+//! - [`subject`]: what a person means by `--key`
 //! - [`tally`]: the counts
 //! - [`verify`]: that objects of our keys open
 
@@ -22,5 +23,6 @@ pub mod ledger;
 pub mod object;
 pub mod scope;
 pub mod snapshot;
+pub mod subject;
 pub mod tally;
 pub mod verify;

@@ -29,7 +29,7 @@ pub(super) use cluster::{EtcdArgs, configuration, find, optional_config, refused
 use keys::Keys;
 use progress::Progress;
 use report::{Found, Question, Report, Scanned};
-use subject::Subject;
+use subject::Asked;
 
 const DOING: &str = "auditing what is stored";
 
@@ -85,7 +85,7 @@ pub(super) async fn run(
     let subject = args
         .key
         .as_deref()
-        .map(|text| Subject::parse(text, &args.etcd));
+        .map(|text| Asked::parse(text, &args.etcd));
     let subject = subject.transpose()?;
     let found = read(cluster.as_ref(), args, &keys, output).await?;
     let scope = Scope {

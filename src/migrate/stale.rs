@@ -1,23 +1,19 @@
 //! Which objects are to be rewritten: all that are not as they should be, or all under one key.
 
-use std::collections::BTreeSet;
-
-use claviger_keystore::key::KeyState;
-
 use crate::audit::object::Protection;
 use crate::audit::scope::{Scope, Verdict};
+use crate::audit::subject::Subject;
 use crate::audit::tally::{Row, Tally};
 
 /// What is stale.
 #[derive(Debug, Clone)]
 pub enum Stale {
-    /// What an audit calls stale; and where no EncryptionConfiguration says that another provider is
-    /// right, whatever else is encrypted and not under the primary key.
+    /// What an audit calls stale, and nothing else: it decides whether anything is left.
     Unlike(Scope),
-    /// Whatever one of these protects, plaintext only where it should not be.
+    /// Whatever this protects, plaintext only where it should not be.
     Under {
-        /// Them.
-        protections: BTreeSet<Protection>,
+        /// A key, a provider, or plaintext.
+        subject: Subject,
         /// How objects should be.
         scope: Scope,
     },
@@ -26,93 +22,33 @@ pub enum Stale {
 impl Stale {
     /// Whether the objects of this row of a tally are to be rewritten.
     pub fn is(&self, row: &Row, tally: &Tally) -> bool {
-        let plaintext = row.protection == Protection::Plaintext;
         match self {
-            Self::Unlike(scope) => {
-                let primary = scope.state(&row.protection);
-                let by_primary = primary.is_some_and(|(_, state)| state == KeyState::Primary);
-                let judged = plaintext || scope.configuration.is_some() || row.resource.is_none();
-                scope.verdict(row, tally) == Verdict::Stale || !(judged || by_primary)
-            }
-            Self::Under { protections, scope } => {
+            Self::Unlike(scope) => scope.verdict(row, tally) == Verdict::Stale,
+            Self::Under { subject, scope } => {
+                let plaintext = row.protection == Protection::Plaintext;
                 let clear = plaintext && scope.verdict(row, tally) != Verdict::Stale;
-                row.resource.is_some() && protections.contains(&row.protection) && !clear
+                row.resource.is_some() && subject.is_of(row) && !clear
             }
         }
     }
-}
 
-/// Everything in an etcd that a person may mean by this: `plaintext`, a provider (`aescbc`,
-/// `aescbc:key1`, the name of a KMS plugin), or the beginning of a key id.
-///
-/// # Errors
-/// Where a key id's beginning fits several: these.
-pub fn named<'a>(
-    wanted: &str,
-    protections: impl Iterator<Item = &'a Protection>,
-) -> Result<BTreeSet<Protection>, BTreeSet<String>> {
-    let mut providers = BTreeSet::new();
-    let mut keys = BTreeSet::new();
-    let mut ids = BTreeSet::new();
-    for protection in protections {
-        let shown = protection.to_string();
-        let (by_name, id) = match protection {
-            Protection::Plaintext => (wanted == shown, None),
-            Protection::KmsV2 { provider, key_id } => {
-                (wanted == provider || wanted == shown, Some(key_id))
-            }
-            Protection::Other { scheme, .. } => {
-                let kind = scheme.split(':').next().unwrap_or_default();
-                (wanted == shown || wanted == scheme || wanted == kind, None)
-            }
-        };
-        if by_name {
-            providers.insert(protection.clone());
-        } else if let Some(id) = id.filter(|id| begins(id, wanted)) {
-            keys.insert(protection.clone());
-            ids.insert(id.clone());
+    /// How objects should be.
+    pub fn scope(&self) -> &Scope {
+        match self {
+            Self::Unlike(scope) | Self::Under { scope, .. } => scope,
         }
     }
-    match (providers.is_empty(), ids.len()) {
-        (false, _) => Ok(providers),
-        (true, 0 | 1) => Ok(keys),
-        // A whole id that others begin with, too.
-        (true, _) if ids.contains(wanted) => Ok(keys
-            .into_iter()
-            .filter(|key| matches!(key, Protection::KmsV2 { key_id, .. } if key_id == wanted))
-            .collect()),
-        (true, _) => Err(ids),
-    }
-}
-
-/// Whether a key id begins so; of ours, `k1-…`, without the part that all have.
-fn begins(id: &str, wanted: &str) -> bool {
-    let digits = id.strip_prefix("k1-").unwrap_or(id);
-    !wanted.is_empty() && (id.starts_with(wanted) || digits.starts_with(wanted))
 }
 
 #[cfg(test)]
 mod tests {
+    use claviger_keystore::key::KeyState;
+
     use super::*;
     use crate::audit::tally::Place;
 
     const NEW: &str = "k1-000102030405060708090a0b0c0d0e0f";
     const OLD: &str = "k1-3f2a90b1030405060708090a0b0c0d0e";
-    const PLAIN: Protection = Protection::Plaintext;
-
-    fn kms(provider: &str, key_id: &str) -> Protection {
-        Protection::KmsV2 {
-            provider: provider.to_owned(),
-            key_id: key_id.to_owned(),
-        }
-    }
-
-    fn other(scheme: &str, name: &str) -> Protection {
-        Protection::Other {
-            scheme: scheme.to_owned(),
-            name: name.to_owned(),
-        }
-    }
 
     fn envelope(key_id: &str) -> Vec<u8> {
         let length = u8::try_from(key_id.len()).unwrap();
@@ -152,9 +88,21 @@ mod tests {
     }
 
     #[test]
-    fn whatever_the_primary_does_not_protect_is_stale_and_plaintext_where_others_are_not() {
+    fn what_an_old_key_protects_is_stale_and_plaintext_where_others_are_not() {
         let unlike = Stale::Unlike(keys());
-        assert_eq!(stale(&unlike), [false, true, true, true, false, false]);
+        assert_eq!(stale(&unlike), [false, true, false, true, false, false]);
+    }
+
+    /// Without a file nobody says that another provider is wrong: a rewrite might change nothing,
+    /// and the audit that follows would never end it.
+    #[test]
+    fn what_an_audit_does_not_call_stale_is_not_moved() {
+        let (tally, scope) = (tally(), keys());
+        let unlike = Stale::Unlike(scope.clone());
+        for row in tally.rows() {
+            let verdict = scope.verdict(row, &tally) == Verdict::Stale;
+            assert_eq!(unlike.is(row, &tally), verdict, "{}", row.protection);
+        }
     }
 
     #[test]
@@ -175,59 +123,15 @@ resources:
 
     #[test]
     fn one_key_alone_may_be_asked_for_and_plaintext_only_where_it_should_not_be() {
-        let under = |protection| Stale::Under {
-            protections: BTreeSet::from([protection]),
+        let under = |subject| Stale::Under {
+            subject,
             scope: Scope::default(),
         };
         let old = [false, true, false, false, false, false];
-        assert_eq!(stale(&under(kms("claviger", OLD))), old);
+        assert_eq!(stale(&under(Subject::Ours(OLD.parse().unwrap()))), old);
+        let other = [false, false, true, false, false, false];
+        assert_eq!(stale(&under(Subject::Named("aescbc".to_owned()))), other);
         let plain = [false, false, false, true, false, false];
-        assert_eq!(stale(&under(PLAIN)), plain);
-    }
-
-    #[test]
-    fn people_name_keys_providers_and_plaintext() {
-        let all = [
-            PLAIN,
-            other("aescbc:v1", "key1"),
-            other("aescbc:v1", "key2"),
-            other("kms:v1", "vault"),
-            kms("claviger", "k1-3f2a90b1"),
-            kms("claviger-2", "k1-3f2a90b1"),
-            kms("claviger", "k1-3fff"),
-            kms("go", "1"),
-            kms("go", "12"),
-        ];
-        let named = |wanted: &str| {
-            named(wanted, all.iter()).map(|found| {
-                let at = |found| all.iter().position(|one| *one == found).unwrap();
-                let mut found: Vec<_> = found.into_iter().map(at).collect();
-                found.sort_unstable();
-                found
-            })
-        };
-        for (wanted, found) in [
-            ("plaintext", &[0][..]),
-            ("aescbc", &[1, 2]),
-            ("aescbc:v1", &[1, 2]),
-            ("aescbc:key2", &[2]),
-            ("kms:v1:vault", &[3]),
-            ("claviger", &[4, 6]),
-            ("claviger/k1-3fff", &[6]),
-            ("3f2a", &[4, 5]),
-            ("k1-3f2a", &[4, 5]),
-            ("k1-3f2a90b1", &[4, 5]),
-            ("go", &[7, 8]),
-            ("1", &[7]),
-            ("12", &[8]),
-            ("", &[]),
-            ("secretbox", &[]),
-            ("plain", &[]),
-        ] {
-            assert_eq!(named(wanted).as_deref(), Ok(found), "{wanted}");
-        }
-        for unclear in ["3f", "k1-", "k1"] {
-            assert_eq!(named(unclear).unwrap_err().len(), 2, "{unclear}");
-        }
+        assert_eq!(stale(&under(Subject::Plaintext)), plain);
     }
 }

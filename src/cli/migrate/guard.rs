@@ -3,11 +3,7 @@
 //! An apiserver that lags behind re-encrypts *backwards*: what it rewrites goes from the new key to
 //! the old one. So every member must have seen all of its apiservers move on.
 
-use std::collections::BTreeSet;
-
 use claviger_keystore::error::{Error, StorageError};
-use claviger_keystore::header::Header;
-use claviger_keystore::key::KeyId;
 use claviger_keystore::rotation::Situation;
 use claviger_keystore::rotation::guards;
 use claviger_keystore::storage::Storage;
@@ -17,12 +13,13 @@ use jiff::Timestamp;
 use super::{DOING, MigrateArgs};
 use crate::app;
 use crate::audit::scope::Scope;
+use crate::audit::subject::{Subject, SubjectError};
 use crate::audit::tally::Tally;
 use crate::cli::failure::{Exit, Failure};
 use crate::cli::keyring::{self, Opened, refused};
 use crate::config::Config;
 use crate::encryption_config::EncryptionConfiguration;
-use crate::migrate::stale::{self, Stale};
+use crate::migrate::stale::Stale;
 
 /// The keyring of this node, opened as its member would; none where there is none.
 pub(super) async fn keyring(config: Option<&Config>) -> Result<Option<Opened>, Failure> {
@@ -107,32 +104,27 @@ pub(super) fn stale(
     let Some(wanted) = &args.key else {
         return Ok(Stale::Unlike(scope));
     };
-    let protections = tally.rows().iter().map(|row| &row.protection);
-    let failed = |cause: String, next: &str| Failure::new(Exit::Usage, DOING, cause, next);
-    let protections = stale::named(wanted, protections).map_err(|ids| {
-        let ids: Vec<_> = ids.into_iter().collect();
+    let failed = |cause: String, next: &str| Err(Failure::new(Exit::Usage, DOING, cause, next));
+    let unnamed = || {
         failed(
-            format!("{wanted} may be any of {}", ids.join(", ")),
-            "give more of it",
-        )
-    })?;
-    if protections.is_empty() && wanted != "plaintext" && !is_known(header, wanted) {
-        return Err(failed(
             format!("no stored value names {wanted}, and no keyring does"),
             "claviger audit shows what protects what; a whole key id is taken as it is",
-        ));
+        )
+    };
+    let subject = match Subject::find(wanted, tally, &scope) {
+        Ok(subject) => subject,
+        Err(SubjectError::Several(ids)) => {
+            let ids: Vec<_> = ids.into_iter().collect();
+            return failed(
+                format!("{wanted} may be any of {}", ids.join(", ")),
+                "give more of it",
+            );
+        }
+        Err(SubjectError::Empty | SubjectError::Nothing) => return unnamed(),
+    };
+    let is_name = matches!(subject, Subject::Named(_));
+    if is_name && !tally.rows().iter().any(|row| subject.is_of(row)) {
+        return unnamed();
     }
-    Ok(Stale::Under { protections, scope })
-}
-
-/// Whether this names a key although nothing in etcd names it any more.
-fn is_known(header: Option<&Header>, wanted: &str) -> bool {
-    let ids: BTreeSet<_> = header
-        .into_iter()
-        .flat_map(|header| &header.keys)
-        .map(|key| key.id.to_string())
-        .collect();
-    let begins =
-        |id: &String| !wanted.is_empty() && id[3..].starts_with(wanted.trim_start_matches("k1-"));
-    wanted.parse::<KeyId>().is_ok() || ids.iter().any(begins)
+    Ok(Stale::Under { subject, scope })
 }

@@ -173,9 +173,7 @@ impl Migration {
 }
 
 fn stages<'a>(live: &'a Live, stale: &'a Stale) -> impl Iterator<Item = Stage> + 'a {
-    let scope = match stale {
-        Stale::Unlike(scope) | Stale::Under { scope, .. } => scope,
-    };
+    let scope = stale.scope();
     let stage = |row: &Row| {
         let resource = row.resource.clone()?;
         (row.counts.current > 0 && stale.is(row, &live.tally)).then(|| Stage {

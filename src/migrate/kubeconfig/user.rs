@@ -39,13 +39,9 @@ pub(super) fn login(
              credential program (exec)",
         )));
     }
-    match user.exec {
-        Some(exec) if !has_name && user.token.is_none() && user.token_file.is_none() => {
-            if !has_identity {
-                return Ok(Login::Program(exec.prepare(cluster)?));
-            }
-        }
-        _ => {}
+    let has_other = has_identity || has_name || user.token.is_some() || user.token_file.is_some();
+    if let Some(exec) = user.exec.filter(|_| !has_other) {
+        return Ok(Login::Program(exec.prepare(cluster)?));
     }
     Ok(match (user.token_file, user.token) {
         (Some(file), token) => Login::TokenFile(file, token),
