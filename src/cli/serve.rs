@@ -1,6 +1,7 @@
 //! `claviger serve`: the plugin's life on one screen.
 
 pub(super) mod dev;
+mod parts;
 mod threads;
 
 use std::io;
@@ -17,8 +18,8 @@ use sd_notify::NotifyState;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
+use self::parts::Parts;
 use super::failure::{Exit, Failure};
 use super::output::Output;
 use crate::app;
@@ -137,21 +138,14 @@ async fn serve(
         .socket
         .take()
         .ok_or_else(|| failed("serving", &"no socket"))?;
-    if !hygiene::memory_can_be_locked() {
-        tracing::warn!(
-            "RLIMIT_MEMLOCK is too low to lock key pages; set LimitMEMLOCK=64M, or swap off"
-        );
-    }
-    if let (Durability::Memory, Err(e)) = (durability, app::durable_storage(config)) {
-        tracing::warn!(error = %e, "fit for a try-out only: a restart of the host loses every key");
-    }
+    warn(config, durability);
     let dropped = prepared.logs.dropped();
     let metrics = Metrics::new(Timestamp::now(), move || dropped.count());
     let metrics = Arc::new(metrics.map_err(|e| failed("making the metrics", &e))?);
     let keystore = Arc::new(app::keystore(config, durability));
 
     let mut signals = Signals::new().map_err(|e| failed("listening for signals", &e))?;
-    let (shutdown, tasks) = (CancellationToken::new(), TaskTracker::new());
+    let (shutdown, mut parts) = (CancellationToken::new(), Parts::default());
     let pages = Pages::new(metrics.clone(), readiness(keystore.clone()));
     let metrics_server =
         MetricsServer::start(config.metrics.clone(), pages, shutdown.child_token())
@@ -167,9 +161,9 @@ async fn serve(
         keyring: app::keyring_path(config).to_owned(),
         clock: clock(),
     });
-    tasks.spawn(keeper.run(shutdown.child_token()));
-    tasks.spawn(rotator.run(shutdown.child_token()));
-    tasks.spawn(watchdog(shutdown.child_token()));
+    parts.spawn(keeper.run(shutdown.child_token()));
+    parts.spawn(rotator.run(shutdown.child_token()));
+    parts.spawn(watchdog(shutdown.child_token()));
 
     let (version, clock) = (config.server.status_version, clock());
     let kms = Kms::new(keystore, version, metrics.clone(), convergence, clock);
@@ -188,20 +182,38 @@ async fn serve(
     if let Err(error) = footprint::give_back_code() {
         tracing::debug!(%error, "the code that only the start needs stays in memory");
     }
+    let mut broken = false;
     let stop = async {
-        signals.stop().await;
+        tokio::select! {
+            () = signals.stop() => {}
+            () = parts.broken() => broken = true,
+        }
         tell_systemd(NotifyState::Stopping);
     };
     let served = server::run(socket, deps, stop).await;
     tracing::info!("stopped");
     shutdown.cancel();
-    tasks.close();
     // A commit that is under way ends; nothing else takes as long.
-    let _ = tokio::time::timeout(Duration::from_millis(400), tasks.wait()).await;
+    parts.end_within(Duration::from_millis(400)).await;
     metrics_server.join();
+    if broken {
+        return Err(Parts::failure());
+    }
     served
         .map(|()| Exit::Done)
         .map_err(|e| failed("serving", &e))
+}
+
+/// Says what is not as it should be and keeps nobody from serving.
+fn warn(config: &Config, durability: Durability) {
+    if !hygiene::memory_can_be_locked() {
+        tracing::warn!(
+            "RLIMIT_MEMLOCK is too low to lock key pages; set LimitMEMLOCK=64M, or swap off"
+        );
+    }
+    if let (Durability::Memory, Err(e)) = (durability, app::durable_storage(config)) {
+        tracing::warn!(error = %e, "fit for a try-out only: a restart of the host loses every key");
+    }
 }
 
 fn socket_text(config: &Config) -> String {
