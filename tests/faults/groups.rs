@@ -191,6 +191,14 @@ pub(crate) async fn rotated(plugin: &Whole) -> String {
     key_id
 }
 
+/// As a tool that copies files puts it there.
+fn put_keyring(plugin: &Whole, bytes: &[u8]) {
+    let copy = plugin.path("copy");
+    fs::write(&copy, bytes).unwrap();
+    fs::set_permissions(&copy, PermissionsExt::from_mode(0o600)).unwrap();
+    fs::rename(copy, plugin.path("keyring")).unwrap();
+}
+
 /// What other tools do to the keyring's file, while the plugin runs and at its start.
 pub(crate) async fn keyring(plugin: &mut Whole) {
     let path = plugin.path("keyring");
@@ -219,11 +227,7 @@ pub(crate) async fn keyring(plugin: &mut Whole) {
         ("another cluster's", &foreign),
         ("newer", newer.as_bytes()),
     ];
-    let put = |bytes: &[u8]| {
-        fs::write(plugin.path("put"), bytes).unwrap();
-        fs::set_permissions(plugin.path("put"), PermissionsExt::from_mode(0o600)).unwrap();
-        fs::rename(plugin.path("put"), &path).unwrap();
-    };
+    let put = |bytes: &[u8]| put_keyring(plugin, bytes);
     let mut client = plugin.client().await;
     for (what, bytes) in damages {
         let heard = plugin.heard();

@@ -14,6 +14,7 @@ mod frames;
 mod plugin;
 
 mod calls;
+mod cgroups;
 mod connections;
 mod floods;
 mod groups;
@@ -27,5 +28,6 @@ mod sealing;
 mod socket;
 mod starved;
 mod strangers;
+mod versions;
 mod whole;
 mod wire;

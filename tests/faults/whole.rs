@@ -17,6 +17,8 @@ use tempfile::TempDir;
 use crate::frames::Listens;
 use crate::plugin::{Client, PATIENCE, client_of};
 
+const PROGRAM: &str = env!("CARGO_BIN_EXE_claviger");
+
 /// `claviger serve --dev`, killed at the end.
 pub(crate) struct Whole {
     dir: TempDir,
@@ -51,7 +53,7 @@ impl Whole {
         let dir = tempfile::tempdir().unwrap();
         let log = Arc::default();
         // The first run makes the folder, and the second has its configuration changed.
-        let child = serve(&dir.path().join("dev"), &log);
+        let child = serve(Path::new(PROGRAM), &dir.path().join("dev"), &log);
         let mut plugin = Self { dir, child, log };
         plugin.kill(Signal::KILL);
         let config = plugin.path("config.yaml");
@@ -94,12 +96,17 @@ impl Whole {
 
     /// Starts it after [`Whole::kill`] or [`Whole::stop`], and waits until it serves.
     pub(crate) fn start_again(&mut self) {
-        self.child = serve(&self.path(""), &self.log);
+        self.start_again_as(Path::new(PROGRAM));
+    }
+
+    /// As [`Whole::start_again`], with another program.
+    pub(crate) fn start_again_as(&mut self, program: &Path) {
+        self.child = serve(program, &self.path(""), &self.log);
     }
 
     /// Runs a command with its configuration.
     pub(crate) fn command(&self, arguments: &[&str]) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_claviger"));
+        let mut command = Command::new(PROGRAM);
         command.arg("--config").arg(self.path("config.yaml"));
         command.args(arguments).stdin(Stdio::null());
         command.output().unwrap()
@@ -170,10 +177,10 @@ impl Whole {
 }
 
 /// Starts it, and waits until it serves.
-fn serve(dev: &Path, log: &Arc<Log>) -> Child {
+fn serve(program: &Path, dev: &Path, log: &Arc<Log>) -> Child {
     // The last one's address, which is somebody else's now.
     let _ = fs::remove_file(dev.join("metrics.addr"));
-    let mut command = Command::new(env!("CARGO_BIN_EXE_claviger"));
+    let mut command = Command::new(program);
     command.args(["serve", "--dev", "--dir"]).arg(dev);
     command
         .stdin(Stdio::null())
