@@ -140,6 +140,19 @@ pub(super) fn date(time: jiff::Timestamp) -> String {
     time.strftime("%Y-%m-%d").to_string()
 }
 
+/// A number as people read it: `20 110`.
+pub(super) fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(' ');
+        }
+        text.push(digit);
+    }
+    text
+}
+
 /// The version of every JSON answer. Fields may come within a version; none goes or changes.
 pub(super) const API_VERSION: &str = "claviger.io/v1alpha1";
 
@@ -164,4 +177,22 @@ fn print_json<A: Answer>(out: &mut dyn Write, answer: &A) -> io::Result<()> {
     };
     serde_json::to_writer_pretty(&mut *out, &versioned)?;
     writeln!(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_grouped() {
+        let cases = [
+            (0, "0"),
+            (999, "999"),
+            (1000, "1 000"),
+            (1_234_567, "1 234 567"),
+        ];
+        for (number, expected) in cases {
+            assert_eq!(grouped(number), expected);
+        }
+    }
 }

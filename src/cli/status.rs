@@ -1,5 +1,6 @@
 //! `claviger status`: how the keyring and the plugin on this node are. Exit 0 only if all is well.
 
+mod audited;
 mod screen;
 
 use std::time::Duration;
@@ -8,7 +9,7 @@ use claviger_keystore::Keystore;
 use claviger_keystore::document::Document;
 use claviger_keystore::error::{Error, StorageError};
 use claviger_keystore::header::Header;
-use claviger_keystore::key::{KeyId, KeyState};
+use claviger_keystore::key::{KeyId, KeyInfo, KeyState};
 use claviger_keystore::storage::Storage;
 use claviger_keystore::storage::file::Durability;
 use claviger_keystore::store;
@@ -23,6 +24,8 @@ use super::slot::{self, SlotRow};
 use crate::app;
 use crate::client::{Client, Endpoint};
 use crate::config::{Config, SocketAddress};
+use crate::notes::Notes;
+use audited::{LastAudit, LastSnapshots, Protects};
 
 /// Between two looks of `--watch`.
 const WATCH: Duration = Duration::from_secs(2);
@@ -71,6 +74,8 @@ pub(super) struct Status {
     keyring: Keyring,
     /// Every key that the keyring has or had, in the order of their making.
     keys: Vec<KeyRow>,
+    /// What was in the clear and should not have been; null if no audit looked.
+    plaintext: Option<Protects>,
     /// Every member, as it told of itself last.
     members: Vec<MemberRow>,
     /// The roots' slots.
@@ -80,6 +85,8 @@ pub(super) struct Status {
     backup: Option<LastBackup>,
     /// The last audit of a live etcd.
     audit: Option<LastAudit>,
+    /// The last snapshots that an audit was shown.
+    snapshots: Option<LastSnapshots>,
     /// What a rotation that is under way waits for, or what may be done next.
     next: Option<String>,
     /// What is wrong, with what helps; empty if all is well.
@@ -113,6 +120,9 @@ struct KeyRow {
     created: Timestamp,
     /// When it became primary.
     activated: Option<Timestamp>,
+    /// What it protected.
+    #[serde(flatten)]
+    protects: Protects,
 }
 
 /// A backup, as it was noted.
@@ -123,18 +133,6 @@ struct LastBackup {
     /// The revision that it holds.
     revision: u64,
     at: Timestamp,
-}
-
-/// An audit, as it was noted.
-#[derive(Debug, Serialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-#[serde(rename_all = "camelCase")]
-struct LastAudit {
-    at: Timestamp,
-    /// etcd's revision.
-    etcd_revision: i64,
-    /// Objects that had to be rewritten.
-    stale: u64,
 }
 
 /// The plugin on this node.
@@ -179,8 +177,12 @@ async fn look(config: &Config) -> Status {
             revision_seen: seen.map(|mark| mark.revision),
         },
         keys: header
-            .map(|header| header.keys.iter().map(KeyRow::of).collect())
+            .map(|header| {
+                let keys = header.keys.iter();
+                keys.map(|key| KeyRow::of(key, &notes)).collect()
+            })
             .unwrap_or_default(),
+        plaintext: Protects::by_nothing(&notes),
         slots: document
             .as_ref()
             .map(|document| slot::rows(config, document, &notes))
@@ -189,11 +191,8 @@ async fn look(config: &Config) -> Status {
             revision: backup.revision,
             at: backup.at,
         }),
-        audit: notes.audit.map(|audit| LastAudit {
-            at: audit.at,
-            etcd_revision: audit.revision,
-            stale: audit.stale,
-        }),
+        audit: LastAudit::of(&notes),
+        snapshots: LastSnapshots::of(&notes),
         next: header.and_then(|header| next(header, &members)),
         members,
         plugin,
@@ -254,12 +253,13 @@ fn next(header: &Header, members: &[MemberRow]) -> Option<String> {
 }
 
 impl KeyRow {
-    fn of(key: &claviger_keystore::key::KeyInfo) -> Self {
+    fn of(key: &KeyInfo, notes: &Notes) -> Self {
         Self {
             id: key.id,
             state: key.state,
             created: key.created,
             activated: key.activated,
+            protects: Protects::by(key, notes),
         }
     }
 }

@@ -135,6 +135,10 @@ fn plaintext_aescbc_and_a_foreign_plugin_are_counted_as_an_independent_decoder_c
     for name in ["step0-1", "step0-2", "step0-3", "step1-2", "step1-3"] {
         api.rewrite(Kind::Secret, name);
     }
+    // What is left is in history alone, and that is a "no" too.
+    let (ours, _) = same_counts(&etcd, &with_configuration);
+    assert_eq!(ours.answer["staleObjects"], 0);
+    assert_eq!(ours.code, 3, "{:#}", ours.answer);
     compact(&gateway(&etcd));
     let (ours, _) = same_counts(&etcd, &with_configuration);
     assert_eq!(ours.counts("plaintext", ""), (0, 0));
@@ -190,6 +194,18 @@ fn a_rotated_key_is_shown_as_what_still_needs_it_until_nothing_does() {
     let screen = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(3), "{screen}");
     let (short, next) = (&old[3..11], &new[3..11]);
+    let status = serve::answer(claviger.dir(), &["status"]);
+    let today = status.lines().find(|line| line.starts_with(short)).unwrap();
+    let created = today.split_whitespace().nth(2).unwrap();
+    for text in [
+        "KEY        STATE      CREATED     OBJECTS   HISTORY  SNAPSHOTS".to_owned(),
+        format!("{short}   retired    {created}        2         1  -\n"),
+        format!("{next}   primary    {created}        1         0  -\n"),
+        "plaintext                               0         0  -\n".to_owned(),
+        "2 stale objects\n".to_owned(),
+    ] {
+        assert!(status.contains(&text), "{text:?} is not in\n{status}");
+    }
     for text in [
         format!("secrets   {short} retired "),
         format!("secrets   {next} primary "),

@@ -126,6 +126,22 @@ fn what_kube_apiserver_stored_opens_in_etcd_in_its_history_and_in_a_snapshot() {
     let both = ["--endpoints", &url, "--snapshot", &snapshot];
     assert_eq!(opened(&cluster.verify(&both)), [3, 1, 3, 0]);
 
+    let status = serve::answer(cluster.claviger.dir(), &["status", "-o", "json"]);
+    let status: Value = serde_json::from_str(&status).unwrap();
+    // The retired key is in history and in the snapshot too, the primary key in one object.
+    let protects = |key: usize| {
+        let fields = ["objects", "history", "snapshots"];
+        fields.map(|field| status["keys"][key][field].as_u64())
+    };
+    assert_eq!(protects(0), [Some(2), Some(1), Some(1)], "{status:#}");
+    assert_eq!(protects(1), [Some(1), Some(0), Some(1)], "{status:#}");
+    assert!(
+        status["keys"][0]["snapshotsUntil"].is_string(),
+        "{status:#}"
+    );
+    assert_eq!(status["plaintext"]["objects"], 0);
+    assert_eq!(status["snapshots"]["files"], 1);
+
     // Who does not ask is told nothing of it.
     let plain = serve::run(
         cluster.claviger.dir(),

@@ -5,14 +5,13 @@ mod claims;
 mod exceptions;
 mod keys;
 mod listing;
+mod noted;
 mod rows;
 mod screen;
 
 use std::collections::BTreeMap;
 
-use claviger_keystore::error::StorageError;
 use claviger_keystore::key::KeyId;
-use jiff::Timestamp;
 use serde::Serialize;
 
 use super::snapshots::Snapshots;
@@ -22,10 +21,10 @@ use crate::audit::keyspace::Live;
 use crate::audit::ledger::Ledger;
 use crate::audit::scope::{Scope, Verdict};
 use crate::audit::tally::Tally;
-use crate::notes::{Audited, NotesFile};
 use exceptions::{Exceptions, VerifiedShown};
 use keys::{KeyVerdict, leaving};
 use listing::Listing;
+use noted::Noted;
 pub(super) use rows::RowShown;
 use rows::rows_shown;
 
@@ -90,6 +89,8 @@ pub(in crate::cli) struct Report {
     objects: Option<Listing>,
     #[serde(skip)]
     next: Option<String>,
+    #[serde(skip)]
+    noted: Noted,
 }
 
 /// The etcd that was read.
@@ -174,26 +175,13 @@ impl Report {
             claims: Vec::new(),
             objects,
             next: None,
+            noted: Noted::new(tally, scope, &found.snapshots),
             etcd: found.live.map(|live| live.row(&found.prefix)),
             snapshots: found.snapshots,
         };
         report.claims = report.claims(quiet);
         report.next = report.next();
         report
-    }
-
-    /// Keeps what `status` and metrics show of an audit.
-    pub(super) fn note(&self, notes: &NotesFile, now: Timestamp) -> Result<(), StorageError> {
-        let Some(etcd) = &self.etcd else {
-            return Ok(());
-        };
-        notes.audited(Audited {
-            at: now,
-            etcd: etcd.endpoint.clone(),
-            revision: etcd.revision,
-            stale: self.stale_objects,
-            exceptions: self.exceptions.count,
-        })
     }
 
     pub(super) fn rows(&self) -> &[RowShown] {

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use jiff::Timestamp;
 
+use super::audited::{HEADING, LastSnapshots};
 use super::{LastBackup, Status};
 use crate::cli::member::{self, ago};
 use crate::cli::output::{Answer, Style, date};
@@ -24,19 +25,7 @@ impl Answer for Status {
         };
         let title = format!("{}  claviger {}", name.unwrap_or("(unnamed)"), self.version);
         writeln!(out, "{title:<60}{health}")?;
-        if !self.keys.is_empty() {
-            let heading = format!("{:<10}{:<11}{:<12}ACTIVATED", "KEY", "STATE", "CREATED");
-            writeln!(out, "{}", style.strong(&heading))?;
-        }
-        for key in &self.keys {
-            let activated = key.activated.map_or("-".to_owned(), date);
-            let (id, state) = (key.id.short(), key.state.as_str());
-            writeln!(
-                out,
-                "{id:<10}{state:<11}{:<12}{activated}",
-                date(key.created)
-            )?;
-        }
+        self.key_table(out, style)?;
         if !self.members.is_empty() {
             writeln!(out, "{}", style.strong(&member::heading()))?;
         }
@@ -72,6 +61,24 @@ impl Answer for Status {
 }
 
 impl Status {
+    /// Every key, and what it protected when that was last looked at.
+    fn key_table(&self, out: &mut dyn Write, style: Style) -> io::Result<()> {
+        if self.keys.is_empty() {
+            return Ok(());
+        }
+        let heading = format!("{:<11}{:<11}{:<10}{HEADING}", "KEY", "STATE", "CREATED");
+        writeln!(out, "{}", style.strong(&heading))?;
+        for key in &self.keys {
+            let (id, state, created) = (key.id.short(), key.state.as_str(), date(key.created));
+            let protects = key.protects.text();
+            writeln!(out, "{id:<11}{state:<11}{created:<10}{protects}")?;
+        }
+        match &self.plaintext {
+            Some(protects) => writeln!(out, "{:<32}{}", "plaintext", protects.text()),
+            None => Ok(()),
+        }
+    }
+
     /// What was done with the keyring last, as it was noted beside it.
     fn last_done(&self, out: &mut dyn Write, style: Style, now: Timestamp) -> io::Result<()> {
         let heading = style.strong("BACKUP");
@@ -89,6 +96,14 @@ impl Status {
                 writeln!(out, "{heading}  revision {revision}, {at} ago{behind}")?;
             }
         }
+        if let Some(LastSnapshots { at, files }) = self.snapshots {
+            let (heading, at) = (style.strong("SNAPSHOTS"), ago(at, now));
+            let files = match files {
+                1 => "1 file".to_owned(),
+                n => format!("{n} files"),
+            };
+            writeln!(out, "{heading}  {files}, audited {at} ago")?;
+        }
         let Some(audit) = &self.audit else {
             return Ok(());
         };
@@ -97,10 +112,14 @@ impl Status {
             0 => "nothing stale".to_owned(),
             stale => style.warn(&format!("{stale} stale objects")),
         };
+        let exceptions = match audit.exceptions {
+            0 => String::new(),
+            n => style.bad(&format!(", {n} values that could not be read")),
+        };
         let heading = style.strong("AUDIT");
         writeln!(
             out,
-            "{heading}   {at} ago, etcd revision {revision}, {stale}"
+            "{heading}   {at} ago, etcd revision {revision}, {stale}{exceptions}"
         )
     }
 }

@@ -6,7 +6,7 @@ use super::keys::KeyVerdict;
 use super::{Report, RowShown};
 use crate::cli::audit::cluster::WITHOUT_CONFIGURATION;
 use crate::cli::audit::snapshots::Asked;
-use crate::cli::output::{Answer, Style};
+use crate::cli::output::{Answer, Style, grouped};
 
 impl Answer for Report {
     const KIND: &'static str = "Audit";
@@ -170,36 +170,5 @@ fn objects(number: u64) -> String {
     match number {
         1 => "1 object".to_owned(),
         n => format!("{} objects", grouped(n)),
-    }
-}
-
-/// A number as people read it: `20 110`.
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(' ');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_are_grouped() {
-        let cases = [
-            (0, "0"),
-            (999, "999"),
-            (1000, "1 000"),
-            (1_234_567, "1 234 567"),
-        ];
-        for (number, expected) in cases {
-            assert_eq!(grouped(number), expected);
-        }
     }
 }
