@@ -8,6 +8,7 @@
 //! [`guards`] says what may follow: migrate, disable, destroy.
 
 pub mod guards;
+pub mod progress;
 
 use std::collections::BTreeSet;
 use std::fmt;

@@ -5,5 +5,7 @@
 mod decide;
 #[path = "rotation/guards.rs"]
 mod guards;
+#[path = "rotation/progress.rs"]
+mod progress;
 #[path = "rotation/scene.rs"]
 mod scene;
