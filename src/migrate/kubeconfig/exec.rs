@@ -9,7 +9,7 @@ use serde_json::{Value as Json, json};
 
 use super::Error;
 use super::fields::Fields;
-use super::file::{ClusterEntry, Pem};
+use super::file::{ClusterEntry, Pem, shown};
 use crate::config::Fault;
 use crate::migrate::session::program::Program;
 
@@ -61,21 +61,21 @@ impl Exec {
         if self.command.is_empty() {
             return refused("has no command");
         }
-        let command = &self.command;
+        let command = shown(&self.command);
         if !VERSIONS.contains(&&*self.api_version) {
             let [v1, v1beta1] = VERSIONS;
             return refused(&format!(
-                "`{command}` must speak {v1} or {v1beta1}: bring it up to date, and its apiVersion \
+                "{command} must speak {v1} or {v1beta1}: bring it up to date, and its apiVersion \
                  in the kubeconfig"
             ));
         }
         if self.wants_person {
             return refused(&format!(
-                "`{command}` has interactiveMode Always, and nobody can answer it here"
+                "{command} has interactiveMode Always, and nobody can answer it here"
             ));
         }
         if self.env.iter().any(|(name, _)| !is_variable(name)) {
-            return refused(&format!("`{command}` has a variable without a usable name"));
+            return refused(&format!("{command} has a variable without a usable name"));
         }
         let mut info = json!({
             "apiVersion": self.api_version,

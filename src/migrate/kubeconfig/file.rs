@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value as Json;
 
-use super::Error;
 use super::exec::Exec;
 use super::fields::{Fields, fault, json};
+use super::{Error, unusable};
 use crate::config::{Fault, yaml};
 
 /// One kubeconfig, or several merged.
@@ -120,36 +120,40 @@ impl File {
 
     /// The cluster and the user of the current context.
     pub(super) fn current(mut self) -> Result<(ClusterEntry, User), Error> {
-        let unusable = |cause: String| Err(Error::Unusable(cause));
-        let Some(name) = &self.current_context else {
-            return unusable(
-                "it has no current-context: kubectl config use-context sets it".into(),
-            );
+        let Some(name) = self.current_context else {
+            return unusable("it has no current-context: kubectl config use-context sets it");
         };
-        let Some(context) = self.contexts.remove(name) else {
-            return unusable(format!(
-                "its current-context `{name}` is not among its contexts"
-            ));
+        let Some(context) = self.contexts.remove(&name) else {
+            return missing(&format!("its current-context {}", shown(&name)), "contexts");
+        };
+        let of = |what: &str, missed: &str| {
+            format!(
+                "the {what} {} of its context {}",
+                shown(missed),
+                shown(&name)
+            )
         };
         let Some(cluster) = self.clusters.remove(&context.cluster) else {
-            let cluster = &context.cluster;
-            return unusable(format!(
-                "the cluster `{cluster}` of its context `{name}` is not among its clusters"
-            ));
+            return missing(&of("cluster", &context.cluster), "clusters");
         };
         let user = match &context.user {
             None => User::default(),
             Some(user) => match self.users.remove(user) {
                 Some(user) => user,
-                None => {
-                    return unusable(format!(
-                        "the user `{user}` of its context `{name}` is not among its users"
-                    ));
-                }
+                None => return missing(&of("user", user), "users"),
             },
         };
         Ok((cluster, user))
     }
+}
+
+fn missing<T>(what: &str, list: &str) -> Result<T, Error> {
+    Err(Error::Unusable(format!("{what} is not among its {list}")))
+}
+
+/// A name, as a terminal may show it.
+pub(super) fn shown(name: &str) -> String {
+    format!("`{}`", name.escape_debug())
 }
 
 fn add<T>(ours: &mut BTreeMap<String, T>, theirs: BTreeMap<String, T>) {

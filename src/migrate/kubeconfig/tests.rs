@@ -185,6 +185,9 @@ fn what_a_kubeconfig_misses_is_named() {
         wrong[list] = json!([whole[list][0], whole[list][0]]);
         refused(parsed(&wrong), "two entries");
     }
+    let mut odd = whole.clone();
+    odd["current-context"] = "\u{1b}[2J".into();
+    refused(parsed(&odd), "current-context `\\u{1b}[2J` is not");
     let mut other = whole;
     other["kind"] = "Pod".into();
     refused(parsed(&other), "its kind is not Config");

@@ -5,7 +5,7 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::file::{ClusterEntry, Impersonated, User};
+use super::file::{ClusterEntry, Impersonated, User, shown};
 use super::{Error, unusable};
 use crate::migrate::session::tls::Identity;
 use crate::migrate::session::{Login, basic, bearer};
@@ -35,8 +35,9 @@ pub(super) fn login(
     }
     if let Some(name) = user.auth_provider {
         return Err(Error::Unusable(format!(
-            "its user has the auth-provider `{name}`, which kubectl took out in 1.26: use a \
-             credential program (exec)",
+            "its user has the auth-provider {}, which kubectl took out in 1.26: use a credential \
+             program (exec)",
+            shown(&name)
         )));
     }
     let has_other = has_identity || has_name || user.token.is_some() || user.token_file.is_some();

@@ -43,12 +43,12 @@ pub(super) struct Credential {
 impl Program {
     /// Runs it, and reads what it prints. It ends when nobody waits for it any more.
     pub(super) async fn run(&self) -> Result<Credential, SessionError> {
-        let command = &self.command;
         let failed = |why: &str| {
+            let command = self.command.escape_debug();
             let why = format!("the kubeconfig's credential program `{command}` {why}");
             SessionError(why)
         };
-        let child = Command::new(command)
+        let child = Command::new(&self.command)
             .args(&self.args)
             .envs(self.env.iter().map(|(name, value)| (name, value)))
             .env(INFO, &self.info)
