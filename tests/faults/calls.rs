@@ -349,3 +349,26 @@ async fn row_33_the_same_seed_never_seals_alike() {
     drop(client);
     plugin.ends_unharmed().await;
 }
+
+/// Nothing counts what one key sealed, since its nonces need no count: 2^22 would take a minute.
+#[tokio::test]
+async fn row_37_what_one_key_sealed_is_not_counted() {
+    let plugin = Plugin::start().await;
+    let mut client = plugin.client().await;
+    let first = client.seal(&[7; 32]).await;
+    let view = plugin.keystore.view().clone();
+    let snapshot = view.snapshot().unwrap();
+    let id = snapshot.primary().unwrap();
+    let mut seen = std::collections::HashSet::new();
+    for _ in 0..1 << 15 {
+        assert!(seen.insert(snapshot.seal(&id, &[7; 32]).unwrap()));
+    }
+    let last = client.seal(&[7; 32]).await;
+    assert_eq!(last.key_id, first.key_id);
+    for ciphertext in [&first.ciphertext, &last.ciphertext] {
+        let opened = client.open(&first.key_id, ciphertext).await;
+        assert_eq!(opened.unwrap(), [7; 32]);
+    }
+    drop(client);
+    plugin.ends_unharmed().await;
+}

@@ -1,4 +1,4 @@
-//! Whatever a peer sends, does or is, the plugin answers the next one (rows A to D of the list of
+//! Whatever a peer sends, does or is, the plugin answers the next one (groups A to E and H of the list of
 //! faults; each test is named after its row).
 #![expect(
     clippy::unwrap_used,

@@ -21,10 +21,10 @@ use claviger_keystore::testing::{NOW, test_root};
 use claviger_proto::v2::StatusRequest;
 use tonic::Code;
 
-use crate::components::component;
 use crate::connections::seed;
 use crate::frames::{DECRYPT, ENCRYPT, STATUS, call};
 use crate::plugin::{Calls, PANIC, PATIENCE, Plugin, client_of};
+use crate::random::tracer;
 use crate::starved::{Serving, serve};
 
 #[tokio::test]
@@ -196,7 +196,7 @@ fn start_without_thread(
 
 #[test]
 fn row_113_a_fault_beside_the_server_ends_the_plugin_and_the_next_start_is_clean() {
-    let Some(strace) = component("strace") else {
+    let Some(strace) = tracer() else {
         return;
     };
     let parent = tempfile::tempdir().unwrap();

@@ -1,7 +1,7 @@
-//! Row 34: a kernel that gives no random bytes.
+//! Rows 34 and 35: a kernel that gives no random bytes, or always the same.
 
 use std::io::{BufRead, BufReader, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use claviger::observer::Reason;
@@ -100,4 +100,74 @@ async fn row_34_without_random_bytes_nothing_is_sealed_and_decrypt_goes_on() {
     assert_ne!(after.ciphertext, before.ciphertext);
     let opened = client.open(&after.key_id, &after.ciphertext).await;
     assert_eq!(opened.unwrap(), [7; 32]);
+}
+
+/// The path of strace, if it is there and may trace.
+pub(crate) fn tracer() -> Option<PathBuf> {
+    let strace = component("strace")?;
+    let traced = Command::new(&strace)
+        .args(["-f", "-qq", "-o", "/dev/null", "true"])
+        .output();
+    let traced = traced.unwrap();
+    if traced.status.success() {
+        return Some(strace);
+    }
+    let why = String::from_utf8_lossy(&traced.stderr).into_owned();
+    let required = std::env::var_os("CLAVIGER_REQUIRE_COMPONENTS");
+    assert!(required.is_none_or(|value| value != "1"), "{why}");
+    let test = std::thread::current().name().unwrap_or("a test").to_owned();
+    // A closed stderr must not fail a test.
+    let _ = writeln!(std::io::stderr(), "NOT RUN: {test}: {why}");
+    None
+}
+
+/// A start with this configuration, traced by strace with more options: its exit code, what it said,
+/// and its calls for random bytes.
+fn traced_start(
+    strace: &Path,
+    dir: &Path,
+    options: &[String],
+) -> (Option<i32>, String, Vec<String>) {
+    let trace = dir.with_extension("trace");
+    let mut command = Command::new(strace);
+    command.args(["-f", "-qq", "-e", "trace=getrandom", "-o"]);
+    command.arg(&trace).args(options);
+    command.arg(env!("CARGO_BIN_EXE_claviger"));
+    command.arg("--config").arg(dir.join("config.yaml"));
+    let output = command.arg("serve").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let trace = std::fs::read_to_string(trace).unwrap();
+    let calls = trace.lines().filter(|line| line.contains("getrandom("));
+    (
+        output.status.code(),
+        said,
+        calls.map(str::to_owned).collect(),
+    )
+}
+
+#[test]
+fn row_35_a_generator_that_repeats_itself_is_refused_at_the_start() {
+    let Some(strace) = tracer() else {
+        return;
+    };
+    let parent = tempfile::tempdir().unwrap();
+    let dir = parent.path().join("dev");
+    let _serving = serve(&dir, "unlimited").unwrap();
+    // A second plugin looks at the generator before it looks for another one.
+    let (code, said, calls) = traced_start(&strace, &dir, &[]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("already running"), "{said}");
+    let whole = |call: &String| call.contains(", 32, 0) = 32");
+    let first = 1 + calls.iter().position(whole).unwrap();
+    assert!(whole(&calls[first]), "{calls:#?}");
+
+    // The kernel says that it gave bytes, and gave none: both are what they were before.
+    let constant = format!("inject=getrandom:retval=32:when={first}..{}", first + 1);
+    let (code, said, calls) = traced_start(&strace, &dir, &["-e".to_owned(), constant]);
+    let injected = calls.iter().filter(|call| call.contains("(INJECTED)"));
+    assert_eq!(injected.count(), 2, "{calls:#?}");
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.starts_with("error: starting the plugin"), "{said}");
+    assert!(said.contains("random generator"), "{said}");
+    assert!(said.contains("\nnext:  "), "{said}");
 }
