@@ -30,16 +30,20 @@ use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
+use claviger_keystore::Keystore;
 use claviger_keystore::document::Document;
 use claviger_keystore::error::{Error, StorageError};
-use claviger_keystore::key::KeyState;
+use claviger_keystore::key::{KeyId, KeyState};
 use claviger_keystore::storage::Storage;
 use claviger_keystore::storage::file::{Durability, FileStorage};
 use claviger_keystore::store;
 use claviger_keystore::testing::{NOW, test_root};
 
 use crate::after::{Promises, Template};
-use crate::child::{FOLDER, first_key, keyring_in, live, member_in, report_in, runtime};
+use crate::child::{
+    FOLDER, activate, backup_of, first_key, keyring_in, live, member_in, report_in, restore,
+    rotated, runtime,
+};
 use crate::disk::{Disk, Files};
 use crate::trace::{Event, Recorded};
 
@@ -219,4 +223,75 @@ fn row_65_a_power_cut_while_a_keyring_is_made_leaves_all_of_it_or_nothing() {
         std::fs::remove_dir_all(&folder).unwrap();
     }
     assert!(whole > 0 && nothing > 0, "{whole} whole, {nothing} without");
+}
+
+/// A restore of a backup into this folder, cut off at every moment. Whoever comes next restores
+/// again, or goes on; `sealed` is what was ever returned to a caller.
+fn restores(template: &Template, run: &Path, sealed: &[(KeyId, Vec<u8>)]) {
+    let recorded = Recorded::of("child::restores", run);
+    let folder = template.folder.path().join("cut");
+    std::fs::copy(backup_of(run), backup_of(&folder)).unwrap();
+    let (mut again, mut went_on) = (0, 0);
+    for (files, promised) in after_every_cut(&recorded) {
+        disk::make(&folder, &files);
+        let promises = Promises::read(&promised);
+        runtime().block_on(async {
+            let member = member_in(&folder);
+            match member.sync(NOW).await {
+                Err(Error::Storage(StorageError::Missing(_))) if recorded.before.is_empty() => {
+                    assert_eq!(promises.committed, 0, "it is gone");
+                }
+                synced => drop(synced.unwrap()),
+            }
+            if promises.committed == 0 {
+                restore(&member, &folder).await.unwrap();
+                again += 1;
+            } else {
+                went_on += 1;
+            }
+            if member.keyring().await.unwrap().primary().is_none() {
+                activate(&member).await;
+            }
+            let view = member.view();
+            let snapshot = view.snapshot().unwrap();
+            snapshot.primary().expect("it only decrypts");
+            for (id, ciphertext) in sealed.iter().chain(&promises.sealed) {
+                assert_eq!(*snapshot.open(id, ciphertext).unwrap(), child::SEED);
+            }
+        });
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+    assert!(again > 0 && went_on > 0, "{again} again, {went_on} went on");
+}
+
+async fn sealed(member: &Keystore) -> (KeyId, Vec<u8>) {
+    let view = member.view();
+    let snapshot = view.snapshot().unwrap();
+    let id = snapshot.primary().unwrap();
+    (id, snapshot.seal(&id, &child::SEED).unwrap())
+}
+
+#[test]
+fn row_65_a_power_cut_while_a_backup_is_restored_leaves_what_can_go_on() {
+    if !strace::is_there() {
+        return;
+    }
+    let template = Template::new();
+    // On the node itself, which rotated since; and on a new one.
+    let here = template.copy("here");
+    let elsewhere = template.folder.path().join("elsewhere");
+    std::fs::create_dir(&elsewhere).unwrap();
+    for node in [&here, &elsewhere] {
+        std::fs::copy(keyring_in(&here), backup_of(node)).unwrap();
+    }
+    let returned = runtime().block_on(async {
+        let member = member_in(&here);
+        member.sync(NOW).await.unwrap();
+        let mut returned = vec![sealed(&member).await];
+        member.commit(NOW, rotated).await.unwrap();
+        returned.push(sealed(&member).await);
+        returned
+    });
+    restores(&template, &elsewhere, &returned[..1]);
+    restores(&template, &here, &returned);
 }
