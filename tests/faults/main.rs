@@ -1,5 +1,5 @@
-//! Whatever a peer sends, does or is, the plugin answers the next one (groups A to E and H of the list of
-//! faults; each test is named after its row).
+//! Whatever a peer sends, does or is, the plugin answers the next one (groups A to E and H of the
+//! list of faults; each test is named after its row).
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
