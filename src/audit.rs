@@ -4,6 +4,7 @@
 //! any plugin or none.
 //!
 //! - [`bolt`], [`snapshot`]: etcd's snapshot files
+//! - `changes`: what etcd's history has since an earlier audit
 //! - [`discovery`]: where the cluster's etcd is
 //! - [`etcd`], [`keyspace`], `fetch`, `history`: a live etcd
 //! - [`ledger`]: every object that an audit saw, in a file
@@ -14,6 +15,7 @@
 //! - [`verify`]: that objects of our keys open
 
 pub mod bolt;
+mod changes;
 pub mod discovery;
 pub mod etcd;
 mod fetch;

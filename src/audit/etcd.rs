@@ -100,7 +100,7 @@ pub struct Pin {
     pub term: u64,
     /// The revision.
     pub revision: i64,
-    /// How many keys there are at this revision.
+    /// How many keys there are at this revision; 0 until [`Etcd::count`] has told.
     pub keys: u64,
 }
 
@@ -144,11 +144,11 @@ impl Etcd {
         &self.endpoint
     }
 
-    /// The revision now, by a linearizable read, and how many keys there are.
+    /// The revision now, by a linearizable read.
     pub async fn pin(&self) -> Result<Pin, EtcdError> {
+        // Of a key that is not there: etcd goes through all of them where all are counted.
         let request = RangeRequest {
             key: EVERY_KEY,
-            range_end: EVERY_KEY,
             count_only: true,
             ..Default::default()
         };
@@ -162,8 +162,23 @@ impl Etcd {
             cluster: header.cluster_id,
             term: header.raft_term,
             revision: header.revision,
-            keys: u64::try_from(answer.count).unwrap_or_default(),
+            keys: 0,
         })
+    }
+
+    /// How many keys there are at a revision.
+    pub async fn count(&self, revision: i64) -> Result<u64, EtcdError> {
+        let request = RangeRequest {
+            key: EVERY_KEY,
+            range_end: EVERY_KEY,
+            revision,
+            count_only: true,
+            ..Default::default()
+        };
+        let answer: RangeResponse = self
+            .call("/etcdserverpb.KV/Range", request, MAX_PAGE)
+            .await?;
+        Ok(u64::try_from(answer.count).unwrap_or_default())
     }
 
     /// At most `limit` keys from `start` on, as they were at a revision; with their values unless
@@ -241,13 +256,13 @@ impl Etcd {
         Ok(values)
     }
 
-    /// Every event from a revision on, each with the value before it.
-    pub async fn watch(&self, from: i64) -> Result<Watch, EtcdError> {
+    /// Every event from a revision on; each with the value before it, if that is asked for.
+    pub async fn watch(&self, from: i64, before: bool) -> Result<Watch, EtcdError> {
         let create = WatchCreateRequest {
             key: EVERY_KEY,
             range_end: EVERY_KEY,
             start_revision: from,
-            prev_kv: true,
+            prev_kv: before,
             fragment: true,
         };
         let request = WatchRequest {

@@ -35,34 +35,31 @@ pub(super) struct Known {
     pub(super) protection: Option<Protection>,
 }
 
-/// Reads every key with its value. Returns how many values were read.
+/// Reads every key with its value.
 pub(super) async fn all(
     etcd: &Etcd,
     pin: Pin,
     items: &mpsc::Sender<Vec<Item>>,
-) -> Result<u64, ScanError> {
+) -> Result<(), ScanError> {
     let mut pages = Pages::new(etcd, pin, false).await?;
-    let mut fetched = 0;
     while let Some(kvs) = pages.next().await? {
-        fetched += kvs.len() as u64;
         send(items, kvs.into_iter().map(Item::Read).collect()).await?;
     }
-    Ok(fetched)
+    Ok(())
 }
 
 /// Lists every key, which etcd does from its index, and reads the values of those that are not as
-/// they were. Returns how many values were read.
+/// they were.
 pub(super) async fn changed(
     etcd: &Etcd,
     pin: Pin,
     earlier: Entries,
     items: &mpsc::Sender<Vec<Item>>,
-) -> Result<u64, ScanError> {
+) -> Result<(), ScanError> {
     let mut earlier = Earlier {
         entries: earlier.peekable(),
     };
     let mut pages = Pages::new(etcd, pin, true).await?;
-    let mut fetched = 0;
     while let Some(kvs) = pages.next().await? {
         let mut batch = Batch::default();
         for kv in kvs {
@@ -71,7 +68,6 @@ pub(super) async fn changed(
                 None => {
                     batch.changed.push(kv.key.clone());
                     batch.items.push(Item::Read(kv));
-                    fetched += 1;
                 }
             }
             if batch.changed.len() == CHANGED_AT_ONCE {
@@ -80,7 +76,7 @@ pub(super) async fn changed(
         }
         send(items, batch.read(etcd, pin).await?).await?;
     }
-    Ok(fetched)
+    Ok(())
 }
 
 async fn send(items: &mpsc::Sender<Vec<Item>>, page: Vec<Item>) -> Result<(), ScanError> {

@@ -55,7 +55,7 @@ async fn follow(
     from: i64,
     tally: &mut Tally,
 ) -> Result<Followed, ScanError> {
-    let mut watch = etcd.watch(from).await?;
+    let mut watch = etcd.watch(from, true).await?;
     loop {
         let (events, whole) = match watch.next().await? {
             Watched::Compacted(revision) => return Ok(Followed::Compacted(revision)),

@@ -5,7 +5,10 @@
 //! ```
 //!
 //! At most three pages are in memory. Everything is read at one revision; where etcd compacts it in
-//! the middle, the scan begins anew.
+//! the middle, the scan begins anew. Since an earlier audit, nothing is fetched but what etcd's history
+//! has since, if it reaches back so far; else every key is listed, and what changed is fetched.
+
+mod recorder;
 
 use std::io;
 use std::path::Path;
@@ -13,15 +16,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use prost::bytes::Bytes;
 use tokio::sync::mpsc;
 
+use super::changes::{self, Marker};
 use super::etcd::{Etcd, EtcdError, Pin};
-use super::fetch::{self, Item};
+use super::fetch;
 use super::history;
-use super::ledger::{Head, KeyState, Ledger, LedgerWriter};
-use super::tally::{Place, Tally};
+use super::ledger::{Head, Ledger, LedgerWriter};
+use super::tally::Tally;
 use super::verify::Verifier;
+use recorder::Recorder;
 
 /// How often a scan begins anew before it gives up. kube-apiserver compacts every 5 minutes.
 const ATTEMPTS: u32 = 5;
@@ -132,53 +136,114 @@ async fn scan_at(
     options: Options<'_>,
     observer: &dyn Observer,
 ) -> Result<Live, ScanError> {
-    let head = Head::new(pin, options.prefix);
-    let ledger = match (options.since, options.remember) {
-        (None, false) => None,
-        (to, _) => Some(LedgerWriter::create(to, &head)?),
-    };
-    let recorder = Recorder {
-        tally: Tally::new(options.prefix).verifying(options.verifier),
-        ledger,
+    let scan = Scan {
+        etcd,
+        pin,
+        options,
+        observer,
+        head: Head::new(pin, options.prefix),
         seen: Arc::default(),
     };
-    let earlier = earlier(&head, options.since, observer)?;
-    observer.begin(pin.keys);
-    let seen = recorder.seen.clone();
-    let (items, received) = mpsc::channel(1);
-    let counting = tokio::task::spawn_blocking(move || recorder.record_all(received));
-    let fetching = async {
-        match &earlier {
-            Some(earlier) => fetch::changed(etcd, pin, earlier.entries()?, &items).await,
-            None => fetch::all(etcd, pin, &items).await,
-        }
+    let earlier = earlier(&scan.head, options.since, observer)?;
+    let counting = async {
+        let counted = scan.count(earlier.as_ref()).await?;
+        observer.history();
+        Ok(counted)
     };
-    let fetched = observed(fetching, &seen, observer).await;
-    drop(items);
-    let recorder = counting.await.map_err(io::Error::other)??;
-    let fetched = fetched?;
-    let seen = seen.load(Ordering::Relaxed);
-    if seen != pin.keys {
-        let message = format!("{} keys were counted and {seen} listed", pin.keys);
-        return Err(EtcdError::Contradiction(message).into());
-    }
+    let history = history::read(etcd, pin, options.prefix, options.verifier);
+    let ((keys, recorder), (history, history_from)) = tokio::try_join!(counting, history)?;
     let mut tally = recorder.tally;
-    observer.history();
-    let (history, history_from) =
-        history::read(etcd, pin, options.prefix, options.verifier).await?;
     tally.add_history(&history);
-    let finish = |ledger: LedgerWriter| ledger.finish(head);
+    // What was put at a revision is not read again where nothing has happened since.
+    let same = earlier.filter(|earlier| earlier.head().revision == pin.revision);
+    let mark = same.map_or_else(|| recorder.marker.finish(), |same| same.mark());
+    let finish = |ledger: LedgerWriter| ledger.finish(scan.head, mark);
     let mut ledger = recorder.ledger.map(finish).transpose()?;
     if let Some(ledger) = &mut ledger {
         ledger.keep()?;
     }
     Ok(Live {
-        pin,
+        pin: Pin { keys, ..pin },
         tally,
         history_from,
-        fetched,
+        fetched: recorder.fetched,
         ledger,
     })
+}
+
+/// One scan at one revision.
+struct Scan<'a> {
+    etcd: &'a Etcd,
+    pin: Pin,
+    options: Options<'a>,
+    observer: &'a dyn Observer,
+    head: Head,
+    /// How many keys were counted.
+    seen: Arc<AtomicU64>,
+}
+
+impl Scan<'_> {
+    /// Counts every key: from the earlier audit and etcd's history since, where those tell all, else
+    /// from what etcd lists. Returns also how many there are.
+    async fn count(&self, earlier: Option<&Ledger>) -> Result<(u64, Recorder), ScanError> {
+        let keys = async { Ok(self.etcd.count(self.pin.revision).await?) };
+        let (keys, merged) = tokio::try_join!(keys, self.merge(earlier))?;
+        let seen = || self.seen.load(Ordering::Relaxed);
+        self.observer.begin(keys);
+        // What an earlier audit could not read is in no file, so then it is fewer.
+        if let Some(recorder) = merged.filter(|_| seen() == keys) {
+            return Ok((keys, recorder));
+        }
+        let recorder = observed(self.list(earlier), &self.seen, self.observer).await?;
+        let seen = seen();
+        if seen != keys {
+            let message = format!("{keys} keys were counted and {seen} listed");
+            return Err(EtcdError::Contradiction(message).into());
+        }
+        Ok((keys, recorder))
+    }
+
+    async fn merge(&self, earlier: Option<&Ledger>) -> Result<Option<Recorder>, ScanError> {
+        let Some(earlier) = earlier else {
+            return Ok(None);
+        };
+        let Some(changes) = changes::since(self.etcd, self.pin, earlier).await? else {
+            return Ok(None);
+        };
+        let (recorder, entries) = (self.recorder()?, earlier.entries()?);
+        let merging = tokio::task::spawn_blocking(|| recorder.merge(entries, changes));
+        Ok(Some(merging.await.map_err(io::Error::other)??))
+    }
+
+    async fn list(&self, earlier: Option<&Ledger>) -> Result<Recorder, ScanError> {
+        let recorder = self.recorder()?;
+        let (items, received) = mpsc::channel(1);
+        let counting = tokio::task::spawn_blocking(move || recorder.record_all(received));
+        let fetched = match earlier {
+            Some(earlier) => fetch::changed(self.etcd, self.pin, earlier.entries()?, &items).await,
+            None => fetch::all(self.etcd, self.pin, &items).await,
+        };
+        drop(items);
+        let recorder = counting.await.map_err(io::Error::other)??;
+        fetched?;
+        Ok(recorder)
+    }
+
+    fn recorder(&self) -> io::Result<Recorder> {
+        let ledger = match (self.options.since, self.options.remember) {
+            (None, false) => None,
+            (to, _) => Some(LedgerWriter::create(to, &self.head)?),
+        };
+        self.seen.store(0, Ordering::Relaxed);
+        Ok(Recorder {
+            tally: Tally::new(self.options.prefix).verifying(self.options.verifier),
+            ledger,
+            seen: self.seen.clone(),
+            fetched: 0,
+            revision: self.pin.revision,
+            marker: Marker::default(),
+        })
+    }
 }
 
 /// Tells the observer how many keys were counted, for as long as they are fetched.
@@ -221,50 +286,6 @@ fn earlier(
             Ok(None)
         }
         Err(e) => Err(e),
-    }
-}
-
-/// The thread that counts.
-struct Recorder {
-    tally: Tally,
-    ledger: Option<LedgerWriter>,
-    /// How many keys were counted.
-    seen: Arc<AtomicU64>,
-}
-
-impl Recorder {
-    fn record_all(mut self, mut pages: mpsc::Receiver<Vec<Item>>) -> io::Result<Self> {
-        while let Some(page) = pages.blocking_recv() {
-            let keys = page.len() as u64;
-            for item in page {
-                self.record(item)?;
-            }
-            self.seen.fetch_add(keys, Ordering::Relaxed);
-        }
-        Ok(self)
-    }
-
-    fn record(&mut self, item: Item) -> io::Result<()> {
-        let exceptions = self.tally.exception_count();
-        let (key, state, row): (Bytes, KeyState, _) = match item {
-            Item::Read(kv) => {
-                let row = self.tally.add(Place::Current, &kv.key, &kv.value);
-                (kv.key.clone(), KeyState::of(&kv), row)
-            }
-            Item::Known(kv) => {
-                let row = self.tally.add_known(&kv.key, kv.protection.as_ref());
-                (kv.key, kv.state, row)
-            }
-        };
-        // Exceptions are read again next time.
-        let counted = exceptions == self.tally.exception_count();
-        let Some(ledger) = self.ledger.as_mut().filter(|_| counted) else {
-            return Ok(());
-        };
-        for new in self.tally.rows().iter().skip(ledger.rows() as usize) {
-            ledger.row(&new.protection)?;
-        }
-        ledger.object(&key, state, row)
     }
 }
 

@@ -2,11 +2,12 @@
 //! `--since` compares the next audit with. So nothing of it has to be in memory.
 //!
 //! ```text
-//! claviger audit 1\n
+//! claviger audit 2\n
 //! {"cluster":…,"term":…,"revision":…,"prefix":…}\n
 //! 1 protection                              the next row's
 //! 2 shared suffix mod create version row    an object; `shared` bytes of its key are the last one's
-//! 0 SHA-256 of all before
+//! 0 mark                                    of the pinned revision; zeros for none
+//! SHA-256 of all before
 //! ```
 //!
 //! Numbers are varints, and texts have their length before them. Row 0 is a plain value outside of
@@ -22,17 +23,21 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::changes::Mark;
 use super::etcd::{KeyValue, Pin};
 use super::object::Protection;
 pub use reader::Entries;
+pub(super) use reader::Seen;
 pub(super) use writer::LedgerWriter;
 use writer::Temporary;
 
-const MAGIC: &str = "claviger audit 1\n";
+const MAGIC: &str = "claviger audit 2\n";
 const END: u8 = 0;
 const ROW: u8 = 1;
 const OBJECT: u8 = 2;
 const HASH_LEN: u64 = 32;
+/// How much is read and written at once.
+const BUFFER: usize = 64 * 1024;
 /// Longer keys and names are none of Kubernetes'.
 const MAX_TEXT: u64 = 64 * 1024;
 
@@ -107,6 +112,7 @@ impl KeyState {
 pub struct Ledger {
     file: File,
     head: Head,
+    mark: Option<Mark>,
     temporary: Option<Temporary>,
 }
 
@@ -123,9 +129,11 @@ impl Ledger {
         };
         verify(&mut file)?;
         let head = reader::head(&mut BufReader::new(&file))?;
+        let mark = reader::mark(&file)?;
         Ok(Some(Self {
             file,
             head,
+            mark,
             temporary: None,
         }))
     }
@@ -133,6 +141,11 @@ impl Ledger {
     /// What it is about.
     pub fn head(&self) -> &Head {
         &self.head
+    }
+
+    /// What etcd's history had at its revision, if anything was put there.
+    pub(super) fn mark(&self) -> Option<Mark> {
+        self.mark
     }
 
     /// Gives it the name that it was made for, durably.
@@ -148,7 +161,7 @@ impl Ledger {
     pub fn entries(&self) -> io::Result<Entries> {
         let mut file = self.file.try_clone()?;
         file.rewind()?;
-        Entries::new(BufReader::new(file))
+        Entries::new(BufReader::with_capacity(BUFFER, file))
     }
 }
 

@@ -158,6 +158,16 @@ impl Tally {
         }
     }
 
+    /// Counts one more value of a row, that an earlier audit read.
+    pub(super) fn add_again(&mut self, row: u32, key: &[u8]) {
+        self.count(row, Place::Current, 1);
+        let examples = self.rows.get(row as usize).map(|row| row.examples.len());
+        if examples.is_some_and(|examples| examples < EXAMPLES) {
+            let name = Name::parse(key, &self.prefix);
+            self.remember(row, Place::Current, key, name);
+        }
+    }
+
     /// Adds what one snapshot file has: of the file's tally, current values and history together.
     pub fn add_snapshot(&mut self, name: &str, file: &Self) {
         for theirs in &file.rows {

@@ -18,25 +18,32 @@ use tonic_prost::ProstCodec;
 use tower::Service;
 
 use super::messages::{
-    RangeRequest, RangeResponse, RangeStreamResponse, ResponseHeader, WatchRequest, WatchResponse,
+    RangeRequest, RangeResponse, RangeStreamResponse, RequestOp, ResponseHeader, ResponseOp,
+    TxnRequest, TxnResponse, WatchRequest, WatchResponse,
 };
-use super::{Etcd, KeyValue};
+use super::{Etcd, Event, KeyValue};
 use crate::config::EtcdConfig;
 
 /// How many keys a part of a stream has.
 const PART: usize = 100;
 
-/// It keeps no old values: whatever was overwritten is compacted.
+/// It keeps events, and no old values: what asks for those must find them compacted.
 #[derive(Clone)]
 pub(in crate::audit) struct Double(Arc<Mutex<State>>);
 
+/// It is given the number of the part.
+type Hook = Box<dyn FnMut(&Double, usize) + Send>;
+
 struct State {
     revision: i64,
+    compacted: i64,
     keys: BTreeMap<Bytes, KeyValue>,
+    /// What happened since the compaction, at it included.
+    events: Vec<Event>,
     /// Whether it knows `RangeStream`.
     streams: bool,
     /// What happens before each part of a scan is sent; parts are counted over all scans.
-    before_part: Box<dyn FnMut(&Double, usize) + Send>,
+    before_part: Hook,
     parts: usize,
 }
 
@@ -47,27 +54,68 @@ impl Double {
     ) -> Self {
         Self(Arc::new(Mutex::new(State {
             revision: 1,
+            compacted: 0,
             keys: BTreeMap::new(),
+            events: Vec::new(),
             streams,
             before_part: Box::new(before_part),
             parts: 0,
         })))
     }
 
-    /// Puts a value, and compacts what was before.
+    /// Puts a value.
     pub(in crate::audit) fn put(&self, key: &str, value: &[u8]) {
         let mut state = self.state();
         state.revision += 1;
         let key = Bytes::from(key.to_owned());
         let revision = state.revision;
-        let kv = state.keys.entry(key.clone()).or_insert(KeyValue {
-            key,
+        let before = state.keys.get(&key).cloned();
+        let mut kv = before.clone().unwrap_or(KeyValue {
+            key: key.clone(),
             create_revision: revision,
             ..KeyValue::default()
         });
         kv.mod_revision = revision;
         kv.version += 1;
         kv.value = Bytes::from(value.to_vec());
+        state.keys.insert(key, kv.clone());
+        state.events.push(Event {
+            kind: 0,
+            kv: Some(kv),
+            prev_kv: before,
+        });
+    }
+
+    /// Deletes a key that is there.
+    pub(in crate::audit) fn delete(&self, key: &str) {
+        let mut state = self.state();
+        state.revision += 1;
+        let before = state.keys.remove(key.as_bytes()).unwrap();
+        let event = Event {
+            kind: 1,
+            kv: Some(KeyValue {
+                key: before.key.clone(),
+                mod_revision: state.revision,
+                ..KeyValue::default()
+            }),
+            prev_kv: Some(before),
+        };
+        state.events.push(event);
+    }
+
+    /// Compacts everything up to now.
+    pub(in crate::audit) fn compact(&self) {
+        let mut state = self.state();
+        state.compacted = state.revision;
+        let newest = state.revision;
+        let at = |event: &Event| event.kv.as_ref().unwrap().mod_revision;
+        state
+            .events
+            .retain(|event| at(event) == newest && event.kind == 0);
+        state
+            .events
+            .iter_mut()
+            .for_each(|event| event.prev_kv = None);
     }
 
     pub(in crate::audit) fn revision(&self) -> i64 {
@@ -113,7 +161,7 @@ impl Double {
         hook(self, part);
         let mut state = self.state();
         state.before_part = hook;
-        if request.revision != 0 && request.revision < state.revision {
+        if request.revision != 0 && request.revision < state.compacted {
             let message = "etcdserver: mvcc: required revision has been compacted";
             return Err(Status::out_of_range(message));
         }
@@ -186,6 +234,10 @@ impl Service<http::Request<Body>> for Double {
         Box::pin(async move {
             Ok(match request.uri().path() {
                 "/etcdserverpb.KV/Range" => grpc().unary(double, request).await,
+                "/etcdserverpb.KV/Txn" => {
+                    let mut grpc = Grpc::new(ProstCodec::default());
+                    grpc.unary(Values(double), request).await
+                }
                 "/etcdserverpb.KV/RangeStream" if streams => {
                     let mut grpc = Grpc::new(ProstCodec::default());
                     grpc.server_streaming(double, request).await
@@ -214,6 +266,29 @@ impl UnaryService<RangeRequest> for Double {
     }
 }
 
+/// Reads single keys.
+struct Values(Double);
+
+impl UnaryService<TxnRequest> for Values {
+    type Response = TxnResponse;
+    type Future = BoxFuture<'static, Result<Response<TxnResponse>, Status>>;
+
+    fn call(&mut self, request: Request<TxnRequest>) -> Self::Future {
+        let state = self.0.state();
+        let answer = |operation: RequestOp| ResponseOp {
+            range: operation.range.map(|range| RangeResponse {
+                kvs: state.keys.get(&range.key).cloned().into_iter().collect(),
+                ..RangeResponse::default()
+            }),
+        };
+        let operations = request.into_inner().success.into_iter();
+        let answer = TxnResponse {
+            responses: operations.map(answer).collect(),
+        };
+        Box::pin(async { Ok(Response::new(answer)) })
+    }
+}
+
 type Answers<T> = BoxStream<'static, Result<T, Status>>;
 
 impl ServerStreamingService<RangeRequest> for Double {
@@ -232,12 +307,26 @@ impl StreamingService<WatchRequest> for Double {
     type ResponseStream = Answers<WatchResponse>;
     type Future = BoxFuture<'static, Result<Response<Self::ResponseStream>, Status>>;
 
-    /// Nothing before the newest revision is to be seen.
-    fn call(&mut self, _: Request<Streaming<WatchRequest>>) -> Self::Future {
-        let compacted = WatchResponse {
-            compact_revision: self.revision(),
-            ..WatchResponse::default()
-        };
-        Box::pin(async { Ok(Response::new(stream::iter([Ok(compacted)]).boxed())) })
+    /// Answers what there is, and stays open.
+    fn call(&mut self, request: Request<Streaming<WatchRequest>>) -> Self::Future {
+        let double = self.clone();
+        Box::pin(async move {
+            let asked = request.into_inner().message().await?;
+            let from = asked.and_then(|asked| asked.create).unwrap().start_revision;
+            let state = double.state();
+            let at = |event: &&Event| event.kv.as_ref().unwrap().mod_revision >= from;
+            let answer = match from < state.compacted {
+                true => WatchResponse {
+                    compact_revision: state.compacted,
+                    ..WatchResponse::default()
+                },
+                false => WatchResponse {
+                    events: state.events.iter().filter(at).cloned().collect(),
+                    ..WatchResponse::default()
+                },
+            };
+            let answers = stream::iter([Ok(answer)]).chain(stream::pending());
+            Ok(Response::new(answers.boxed()))
+        })
     }
 }

@@ -2,8 +2,10 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
+use std::os::unix::fs::FileExt;
 
-use super::{END, Entry, Head, KeyState, MAGIC, MAX_TEXT, OBJECT, ROW, foreign};
+use super::{END, Entry, HASH_LEN, Head, KeyState, MAGIC, MAX_TEXT, OBJECT, ROW, foreign};
+use crate::audit::changes::Mark;
 use crate::audit::object::Protection;
 
 /// The objects of a ledger. One at a time: two iterators over one ledger share its place.
@@ -13,6 +15,26 @@ pub struct Entries {
     protections: Vec<Protection>,
     last: Vec<u8>,
     ended: bool,
+}
+
+/// An [`Entry`] that borrows what it names.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::audit) struct Seen<'a> {
+    pub(in crate::audit) key: &'a [u8],
+    pub(in crate::audit) state: KeyState,
+    pub(in crate::audit) row: Option<u32>,
+    pub(in crate::audit) protection: Option<&'a Protection>,
+}
+
+impl Seen<'_> {
+    fn to_entry(self) -> Entry {
+        Entry {
+            key: self.key.to_vec(),
+            state: self.state,
+            row: self.row,
+            protection: self.protection.cloned(),
+        }
+    }
 }
 
 impl Entries {
@@ -27,7 +49,8 @@ impl Entries {
         })
     }
 
-    fn read(&mut self) -> io::Result<Option<Entry>> {
+    /// The next object, of which nothing is copied.
+    pub(in crate::audit) fn advance(&mut self) -> io::Result<Option<Seen<'_>>> {
         loop {
             match byte(&mut self.reader)? {
                 END => return Ok(None),
@@ -62,14 +85,13 @@ impl Entries {
         }
     }
 
-    fn read_object(&mut self) -> io::Result<Entry> {
+    fn read_object(&mut self) -> io::Result<Seen<'_>> {
         let same = usize::try_from(varint(&mut self.reader)?).map_err(|_| foreign())?;
         if same > self.last.len() {
             return Err(foreign());
         }
-        let suffix = get_text(&mut self.reader)?;
         self.last.truncate(same);
-        self.last.extend_from_slice(&suffix);
+        read_text(&mut self.reader, &mut self.last)?;
         let mut number = || {
             let number = varint(&mut self.reader)?;
             i64::try_from(number).map_err(|_| foreign())
@@ -87,11 +109,11 @@ impl Entries {
             None => None,
             Some(row) => Some(self.protections.get(row as usize).ok_or_else(foreign)?),
         };
-        Ok(Entry {
-            key: self.last.clone(),
+        Ok(Seen {
+            key: &self.last,
             state,
             row,
-            protection: protection.cloned(),
+            protection,
         })
     }
 }
@@ -103,7 +125,8 @@ impl Iterator for Entries {
         if self.ended {
             return None;
         }
-        let next = self.read().transpose();
+        let next = self.advance().map(|seen| seen.map(Seen::to_entry));
+        let next = next.transpose();
         self.ended = !matches!(next, Some(Ok(_)));
         next
     }
@@ -120,6 +143,15 @@ pub(super) fn head(reader: &mut impl BufRead) -> io::Result<Head> {
     line.clear();
     reader.read_line(&mut line)?;
     serde_json::from_str(&line).map_err(|_| foreign())
+}
+
+/// The mark in front of the hash at the end of a whole file.
+pub(super) fn mark(file: &File) -> io::Result<Option<Mark>> {
+    let mut mark = Mark::default();
+    let behind = HASH_LEN + mark.len() as u64;
+    let at = file.metadata()?.len().checked_sub(behind);
+    file.read_exact_at(&mut mark, at.ok_or_else(foreign)?)?;
+    Ok((mark != Mark::default()).then_some(mark))
 }
 
 fn byte(reader: &mut impl Read) -> io::Result<u8> {
@@ -141,11 +173,18 @@ fn varint(reader: &mut impl Read) -> io::Result<u64> {
 }
 
 fn get_text(reader: &mut impl Read) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    read_text(reader, &mut bytes)?;
+    Ok(bytes)
+}
+
+/// Reads a text behind what the buffer holds.
+fn read_text(reader: &mut impl Read, buffer: &mut Vec<u8>) -> io::Result<()> {
     let len = varint(reader)?;
     if len > MAX_TEXT {
         return Err(foreign());
     }
-    let mut bytes = vec![0; usize::try_from(len).map_err(|_| foreign())?];
-    reader.read_exact(&mut bytes)?;
-    Ok(bytes)
+    let before = buffer.len();
+    buffer.resize(before + usize::try_from(len).map_err(|_| foreign())?, 0);
+    reader.read_exact(&mut buffer[before..])
 }

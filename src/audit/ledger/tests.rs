@@ -20,7 +20,8 @@ fn write(path: &Path) -> Head {
     writer.object(b"/a", state(3), None).unwrap();
     writer.object(b"/registry/x/1", state(4), Some(0)).unwrap();
     writer.object(b"/registry/x/2", state(5), Some(0)).unwrap();
-    writer.finish(head.clone()).unwrap().keep().unwrap();
+    let mark = Some([7; 32]);
+    writer.finish(head.clone(), mark).unwrap().keep().unwrap();
     head
 }
 
@@ -33,6 +34,7 @@ fn what_was_written_is_read_and_a_cut_or_changed_file_is_not() {
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     let ledger = Ledger::open(&path).unwrap().unwrap();
     assert_eq!(*ledger.head(), head);
+    assert_eq!(ledger.mark(), Some([7; 32]));
     let entries: Vec<Entry> = ledger.entries().unwrap().map(Result::unwrap).collect();
     let keys: Vec<&[u8]> = entries.iter().map(|entry| &entry.key[..]).collect();
     assert_eq!(keys, [&b"/a"[..], b"/registry/x/1", b"/registry/x/2"]);

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use prost::encoding::encode_varint;
 use sha2::{Digest, Sha256};
 
-use super::{END, Head, KeyState, Ledger, MAGIC, OBJECT, ROW};
+use super::{BUFFER, END, Head, KeyState, Ledger, MAGIC, OBJECT, ROW};
+use crate::audit::changes::Mark;
 use crate::audit::object::Protection;
 
 /// A ledger that is being written.
@@ -49,7 +50,7 @@ impl LedgerWriter {
             to: to.map(Path::to_owned).unwrap_or_default(),
         };
         let mut writer = Self {
-            out: BufWriter::new(file),
+            out: BufWriter::with_capacity(BUFFER, file),
             hash: Sha256::new(),
             // Dropped at once, the file loses its name and stays open.
             temporary: to.map(|_| temporary),
@@ -112,8 +113,9 @@ impl LedgerWriter {
     }
 
     /// Ends it. It gets its name only by [`Ledger::keep`].
-    pub(in crate::audit) fn finish(mut self, head: Head) -> io::Result<Ledger> {
+    pub(in crate::audit) fn finish(mut self, head: Head, mark: Option<Mark>) -> io::Result<Ledger> {
         self.record.push(END);
+        self.record.extend_from_slice(&mark.unwrap_or_default());
         self.flush_record()?;
         let hash = self.hash.finalize();
         self.out.write_all(&hash)?;
@@ -124,6 +126,7 @@ impl LedgerWriter {
         Ok(Ledger {
             file,
             head,
+            mark,
             temporary: self.temporary,
         })
     }
