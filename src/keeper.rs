@@ -1,7 +1,7 @@
 //! Keeps the keyring open and current, in the background: requests only read what it keeps.
 //!
 //! It opens the keyring, trying again every second until it opens; follows what the storage brings;
-//! and asks every root each minute whether it would still open its slot.
+//! and each minute asks every root whether it would still open its slot, and looks how far a rotation is.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,6 +12,8 @@ use claviger_keystore::error::{Error, RootError};
 use claviger_keystore::header::Header;
 use claviger_keystore::key::{KeyId, KeyState};
 use claviger_keystore::member::{self, RootRecord};
+use claviger_keystore::rotation::Situation;
+use claviger_keystore::rotation::progress::progress;
 use claviger_keystore::snapshot::View;
 use claviger_keystore::store::{RootReport, Synced};
 use jiff::Timestamp;
@@ -90,7 +92,10 @@ impl Keeper {
                     };
                     tokio::select! {
                         () = look_again => opened = self.sync().await,
-                        _ = root_checks.tick() => self.check_roots().await,
+                        _ = root_checks.tick() => {
+                            self.check_roots().await;
+                            self.tell_life().await;
+                        }
                     }
                 }
             })
@@ -109,6 +114,7 @@ impl Keeper {
                     self.revision = revision;
                     self.tell_keys().await;
                     self.check_roots().await;
+                    self.tell_life().await;
                 } else if self.said.is_some() {
                     tracing::info!("the storage holds the keyring that is used again");
                 }
@@ -186,8 +192,33 @@ impl Keeper {
         self.metrics.roots(&facts);
         let records = reports.iter().zip(&facts).map(record);
         self.root_records.send_replace(records.collect());
-        self.metrics
-            .recovery_tested(self.notes.read().recovery_tested);
+    }
+
+    /// Tells the metrics what was done with the keyring, and how far a rotation is.
+    async fn tell_life(&self) {
+        let notes = self.notes.read();
+        let backup = notes.backup.map(|backup| backup.revision);
+        self.metrics.last_done(notes.recovery_tested, backup);
+        let (keyring, known) = (
+            self.keystore.keyring().await,
+            self.keystore.acknowledged().await,
+        );
+        // Without a keyring, or its members, nobody knows: the last that was known stays.
+        let (Some(keyring), Some(known)) = (keyring, known) else {
+            return;
+        };
+        let Ok(members) = self.keystore.members().await else {
+            return;
+        };
+        let situation = Situation {
+            header: keyring.header(),
+            hash: known.sha256,
+            members: &members,
+            ourselves: None,
+            now: Timestamp::now(),
+        };
+        let progress = progress(&situation, |key| notes.objects(key));
+        self.metrics.rotation(progress.as_ref());
     }
 
     fn root_facts(&mut self, report: &RootReport, now: Timestamp) -> RootFacts {

@@ -5,7 +5,8 @@
 //! | [`names`] | every metric: name, type, labels, help |
 //! | `requests` | what happens on the KMS socket (the server's `Observer`) |
 //! | `keyring` | the keyring and its keys |
-//! | `roots` | the roots and the recovery key |
+//! | `life` | a rotation, the last backup and the last use of a recovery key |
+//! | `roots` | the roots |
 //! | `process` | figures of this process |
 //!
 //! Label values are closed sets, the names of configured roots, or key ids (at most as many as a
@@ -18,6 +19,7 @@ use prometheus::{Encoder, Registry, Result, TextEncoder};
 
 mod family;
 mod keyring;
+mod life;
 pub mod names;
 mod process;
 mod requests;
@@ -39,7 +41,8 @@ pub struct Metrics {
     requests: Requests,
     keyring: Arc<Group>,
     roots: Arc<Group>,
-    recovery: Arc<Group>,
+    rotation: Arc<Group>,
+    done: Arc<Group>,
 }
 
 impl Metrics {
@@ -57,7 +60,8 @@ impl Metrics {
             requests: Requests::register(&registry)?,
             keyring: group(&registry, keyring::KEYRING)?,
             roots: group(&registry, roots::ROOTS)?,
-            recovery: group(&registry, roots::RECOVERY)?,
+            rotation: group(&registry, life::ROTATION)?,
+            done: group(&registry, life::DONE)?,
             registry,
         };
         metrics.register_process(started, dropped_log_lines)?;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use claviger_keystore::durable;
 use claviger_keystore::error::StorageError;
 use claviger_keystore::header::SlotId;
-use claviger_keystore::key::KeyId;
+use claviger_keystore::key::{KeyId, KeyInfo};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -105,6 +105,19 @@ pub struct SlotTested {
     pub id: SlotId,
     /// When.
     pub at: Timestamp,
+}
+
+impl Notes {
+    /// How many objects a key protected at the last audit; `None` where none looked at it, because
+    /// the key is younger.
+    pub fn objects(&self, key: &KeyInfo) -> Option<u64> {
+        let audit = self
+            .audit
+            .as_ref()
+            .filter(|audit| audit.at >= key.created)?;
+        let values = audit.keys.get(&key.id).copied().unwrap_or_default();
+        Some(values.current)
+    }
 }
 
 impl NotesFile {

@@ -51,6 +51,13 @@ families! {
     KEY_CREATED = GAUGE "claviger_key_created_timestamp_seconds" ["key_id"]
         "When a key was made.";
 
+    ROTATION_STEP = GAUGE "claviger_rotation_step" []
+        "What a rotation does: 2 converge, 3 activate, 4 publish, 5 migrate, 6 prove, 7 destroy; 0 while none is under way.";
+    ROTATION_WAITING = GAUGE "claviger_rotation_waiting_members" []
+        "Members that a rotation waits for.";
+    BACKUP_REVISION = GAUGE "claviger_backup_revision" []
+        "Revision of the keyring that the last backup holds.";
+
     // Roots.
     ROOT_STATE = GAUGE "claviger_root_state" ["root", "state"]
         "1 for a root's present state, 0 for all others.";

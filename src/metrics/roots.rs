@@ -1,13 +1,12 @@
-//! The roots and the recovery key, as metrics. A root that is no longer named disappears.
+//! The roots, as metrics. A root that is no longer named disappears.
 
 use jiff::Timestamp;
 
 use super::Metrics;
 use super::family::{Family, flag, seconds};
-use super::names::{RECOVERY_TESTED, ROOT_LAST_SUCCESS, ROOT_STATE};
+use super::names::{ROOT_LAST_SUCCESS, ROOT_STATE};
 
 pub(super) const ROOTS: &[&Family] = &[&ROOT_STATE, &ROOT_LAST_SUCCESS];
-pub(super) const RECOVERY: &[&Family] = &[&RECOVERY_TESTED];
 
 /// How a root is (design §6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,12 +74,6 @@ impl Metrics {
             ROOT_LAST_SUCCESS.with(last_success),
         ]);
     }
-
-    /// When a recovery key was last shown to open its slot, if ever.
-    pub fn recovery_tested(&self, when: Option<Timestamp>) {
-        self.recovery
-            .set(vec![RECOVERY_TESTED.value(when.map(seconds))]);
-    }
 }
 
 #[cfg(test)]
@@ -126,16 +119,5 @@ mod tests {
         assert_eq!(state("local", RootState::Outage), Some(1.0));
         assert_eq!(state("local", RootState::Fresh), Some(0.0));
         assert_eq!(state("bao", RootState::Unknown), None);
-    }
-
-    #[test]
-    fn recovery_key() {
-        let metrics = metrics();
-        let tested = "claviger_recovery_tested_timestamp_seconds";
-        assert_eq!(value(&metrics, tested), None);
-        metrics.recovery_tested(Some("2026-09-14T08:00:00Z".parse().unwrap()));
-        assert_eq!(value(&metrics, tested), Some(1_789_372_800.0));
-        metrics.recovery_tested(None);
-        assert_eq!(value(&metrics, tested), None);
     }
 }

@@ -38,7 +38,8 @@ pub(crate) fn full_metrics() -> Metrics {
         state: RootState::Fresh,
         last_success: Some(now),
     }]);
-    metrics.recovery_tested(Some(now));
+    metrics.last_done(Some(now), Some(1));
+    metrics.rotation(None);
     metrics.status_answered_at(now);
     metrics.request(Method::Encrypt, Code::Ok, Duration::from_micros(15));
     metrics.refused(Reason::NotOpen);

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::guards::{self, Reason};
 use super::{Awaited, Situation};
-use crate::key::{KeyId, KeyState};
+use crate::key::{KeyId, KeyInfo, KeyState};
 
 /// What a rotation does now. It begins with *stage*, which is a commit and takes no time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -76,7 +76,7 @@ pub struct Progress {
 /// objects a key protected when that was last looked at, if it was.
 pub fn progress(
     situation: &Situation<'_>,
-    objects: impl Fn(&KeyId) -> Option<u64>,
+    objects: impl Fn(&KeyInfo) -> Option<u64>,
 ) -> Option<Progress> {
     let header = situation.header;
     let under_way = |step, new: KeyId, awaited| {
@@ -102,7 +102,7 @@ pub fn progress(
         return under_way(Step::Destroy, primary, Vec::new());
     }
     let awaited = lagging(situation);
-    let step = match old(KeyState::Retired).all(|key| objects(&key.id) == Some(0)) {
+    let step = match old(KeyState::Retired).all(|key| objects(key) == Some(0)) {
         _ if !awaited.is_empty() => Step::Publish,
         true => Step::Prove,
         false => Step::Migrate,

@@ -1,6 +1,6 @@
 //! How far a rotation is, as people and metrics are told.
 
-use claviger_keystore::key::{KeyId, KeyState};
+use claviger_keystore::key::KeyState;
 use claviger_keystore::rotation::Lack;
 use claviger_keystore::rotation::progress::{Progress, Step, progress};
 use jiff::Timestamp;
@@ -9,7 +9,7 @@ use crate::scene::{Scene, since};
 
 /// What is under way, where the last audit found so many objects under each old key.
 fn seen(scene: &Scene, objects: Option<u64>) -> Option<Progress> {
-    progress(&scene.situation(), |_: &KeyId| objects)
+    progress(&scene.situation(), |_| objects)
 }
 
 fn step(scene: &Scene, objects: Option<u64>) -> Option<Step> {
