@@ -63,7 +63,7 @@ fn page(report: &Report, now: Timestamp) -> String {
     );
     gauge(
         "exceptions",
-        "Stored values whose header cannot be read, at the last audit.",
+        "Stored values that cannot be read, at the last audit.",
         report.exceptions().to_string(),
     );
     gauge(
