@@ -317,8 +317,8 @@ fn two_commands_and_the_timer_at_once_rotate_once() {
         timer.is_nearly_due(&node);
         let lock = node.lock();
         let commands = [
-            node.command(&["rotate"]),
-            node.command(&["rotate"]),
+            node.command(&["rotate", "--timeout", "60s"]),
+            node.command(&["rotate", "--timeout", "60s"]),
             node.command(&["policy", "set", "rotateEvery=2d"]),
         ];
         for command in &commands {
@@ -357,7 +357,10 @@ fn two_commands_at_once_where_no_plugin_runs_rotate_once() {
         let node = Node::new();
         let wrapped = node.wrap();
         let lock = node.lock();
-        let commands = [node.command(&["rotate"]), node.command(&["rotate"])];
+        let commands = [
+            node.command(&["rotate", "--timeout", "60s"]),
+            node.command(&["rotate"]),
+        ];
         for command in &commands {
             wait_until("a command is at the lock", || {
                 (node.at_the_lock(command.id()) > 0).then_some(())

@@ -100,15 +100,17 @@ impl Load {
         }
     }
 
-    /// Waits until so many calls more were answered well.
+    /// Waits until so many calls more were answered well. None may have failed.
+    #[track_caller]
     pub(crate) fn go_on(&self, calls: usize) {
         let deadline = Instant::now() + PATIENCE;
         let mut answered = self.shared.answered.lock().unwrap();
         let enough = *answered + calls;
         while *answered < enough {
             let left = deadline.saturating_duration_since(Instant::now());
-            assert!(!left.is_zero(), "no calls: {:?}", self.log().failures);
+            assert!(!left.is_zero(), "nobody is answered");
             answered = self.shared.more.wait_timeout(answered, left).unwrap().0;
+            assert_none(&self.log().failures);
         }
     }
 
@@ -135,8 +137,7 @@ impl Load {
                 ..Log::default()
             },
         );
-        let failed = log.failures.len();
-        assert!(failed == 0, "{failed} calls failed: {:#?}", log.failures);
+        assert_none(&log.failures);
         log
     }
 
@@ -147,6 +148,12 @@ impl Load {
         self.thread.take().unwrap().join().unwrap();
         self.take()
     }
+}
+
+#[track_caller]
+fn assert_none(failures: &[String]) {
+    let failed = failures.len();
+    assert!(failed == 0, "{failed} calls failed: {failures:#?}");
 }
 
 impl Drop for Load {
@@ -190,6 +197,7 @@ impl Caller {
                     let was_there = before.is_multiple_of(2) && before == after;
                     if was_there {
                         self.shared.log.lock().unwrap().failures.push(why);
+                        self.shared.more.notify_all();
                     }
                 }
             }
