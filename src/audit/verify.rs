@@ -148,3 +148,49 @@ impl Verifying {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn unopened(object: usize) -> Unopened {
+        Unopened {
+            object: format!("secrets/a/{object}"),
+            place: Place::Current,
+            snapshot: None,
+            reason: "its data is cut short".to_owned(),
+        }
+    }
+
+    fn found(current: u64, history: u64, failed: usize) -> Verified {
+        Verified {
+            current,
+            history,
+            snapshots: 0,
+            failed: failed as u64,
+            first: (0..failed).map(unopened).collect(),
+        }
+    }
+
+    #[test]
+    fn what_was_found_elsewhere_is_counted_where_it_was_found() {
+        let mut all = found(5, 0, 1);
+        all.add_history(&found(0, 3, 1));
+        all.add_snapshot("one.db", &found(2, 1, 1));
+        all.add_snapshot("two.db", &found(4, 0, 0));
+        assert_eq!((all.current, all.history, all.snapshots), (5, 3, 7));
+        assert_eq!(all.failed, 3);
+        let files: Vec<_> = all.first.iter().map(|u| u.snapshot.as_deref()).collect();
+        assert_eq!(files, [None, None, Some("one.db")]);
+    }
+
+    #[test]
+    fn all_failures_are_counted_and_the_first_are_named() {
+        let mut all = found(0, 0, 1);
+        for _ in 0..3 {
+            all.add_history(&found(0, 0, EXCEPTIONS - 1));
+        }
+        assert_eq!(all.failed, 3 * (EXCEPTIONS as u64 - 1) + 1);
+        assert_eq!(all.first.len(), EXCEPTIONS);
+    }
+}
