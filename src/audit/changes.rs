@@ -42,14 +42,16 @@ pub(super) async fn since(
     let (Some(mark), from) = (earlier.mark(), earlier.head().revision) else {
         return Ok(None);
     };
-    let mut watch = etcd.watch(from, false).await?;
+    let mut watch = etcd.watch(from, false, false).await?;
     let (mut then, mut changes, mut size) = (Changes::new(), Changes::new(), 0);
     loop {
         let Ok(watched) = tokio::time::timeout(PATIENCE, watch.next()).await else {
             return Ok(None);
         };
-        let Watched::Events { events, whole } = watched? else {
-            return Ok(None);
+        let (events, whole) = match watched {
+            Ok(Watched::Events { events, whole }) => (events, whole),
+            Ok(Watched::Compacted(_)) | Err(EtcdError::TooLong) => return Ok(None),
+            Err(e) => return Err(e),
         };
         let last = events.last().map_or(0, revision);
         for event in events {

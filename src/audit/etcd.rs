@@ -257,13 +257,16 @@ impl Etcd {
     }
 
     /// Every event from a revision on; each with the value before it, if that is asked for.
-    pub async fn watch(&self, from: i64, before: bool) -> Result<Watch, EtcdError> {
+    ///
+    /// To cut a long answer into fragments, etcd measures it anew for each event in it: a second for
+    /// ten thousand. Uncut, one that is too long is [`EtcdError::TooLong`].
+    pub async fn watch(&self, from: i64, before: bool, cut: bool) -> Result<Watch, EtcdError> {
         let create = WatchCreateRequest {
             key: EVERY_KEY,
             range_end: EVERY_KEY,
             start_revision: from,
             prev_kv: before,
-            fragment: true,
+            fragment: cut,
         };
         let request = WatchRequest {
             create: Some(create),
@@ -273,7 +276,8 @@ impl Etcd {
             Some(request) => Some((request, None)),
             None => std::future::pending().await,
         });
-        let mut grpc = Grpc::new(self.channel.clone()).max_decoding_message_size(MAX_VALUE);
+        let longest = if cut { MAX_VALUE } else { MAX_PAGE };
+        let mut grpc = Grpc::new(self.channel.clone()).max_decoding_message_size(longest);
         grpc.ready().await.map_err(|e| EtcdError::Away(chain(&e)))?;
         let path = PathAndQuery::from_static("/etcdserverpb.Watch/Watch");
         let codec = Codec::<WatchRequest, WatchResponse>::default();

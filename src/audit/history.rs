@@ -5,7 +5,7 @@
 //! from C + 1 that asks for the value before each event sees each of them once, in one pass and
 //! without remembering any.
 
-use super::etcd::{Etcd, Event, Pin, Watched};
+use super::etcd::{Etcd, EtcdError, Event, Pin, Watched};
 use super::keyspace::ScanError;
 use super::tally::{Place, Tally};
 use super::verify::Verifier;
@@ -24,7 +24,7 @@ pub(super) async fn read(
     prefix: &str,
     verifier: Option<&Verifier>,
 ) -> Result<(Tally, i64), ScanError> {
-    let mut from = 1;
+    let (mut from, mut cut) = (1, false);
     // The first watch only learns where the history begins, unless nothing was compacted ever.
     for _ in 0..=ATTEMPTS {
         let mut tally = Tally::new(prefix).verifying(verifier);
@@ -32,10 +32,11 @@ pub(super) async fn read(
         if from > pin.revision || pin.revision <= 1 {
             return Ok((tally, from));
         }
-        match follow(etcd, pin, from, &mut tally).await? {
+        match follow(etcd, pin, (from, cut), &mut tally).await? {
             Followed::ToTheEnd => return Ok((tally, from)),
             Followed::Compacted(revision) => from = revision + 1,
             Followed::Gap => {}
+            Followed::TooLong => cut = true,
         }
     }
     Err(ScanError::Compacted)
@@ -47,17 +48,23 @@ enum Followed {
     Compacted(i64),
     /// etcd has compacted a value in the middle of the watch.
     Gap,
+    /// etcd has to cut its answers.
+    TooLong,
 }
 
 async fn follow(
     etcd: &Etcd,
     pin: Pin,
-    from: i64,
+    (from, cut): (i64, bool),
     tally: &mut Tally,
 ) -> Result<Followed, ScanError> {
-    let mut watch = etcd.watch(from, true).await?;
+    let mut watch = etcd.watch(from, true, cut).await?;
     loop {
-        let (events, whole) = match watch.next().await? {
+        let watched = match watch.next().await {
+            Err(EtcdError::TooLong) if !cut => return Ok(Followed::TooLong),
+            watched => watched?,
+        };
+        let (events, whole) = match watched {
             Watched::Compacted(revision) => return Ok(Followed::Compacted(revision)),
             Watched::Events { events, whole } => (events, whole),
         };
