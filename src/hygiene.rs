@@ -15,6 +15,12 @@ const LOCKED_BYTES: u64 = 256 * 1024;
 /// key is read.
 pub fn apply() -> std::io::Result<()> {
     umask(Mode::RWXG | Mode::RWXO);
+    forbid_dumps()
+}
+
+/// Forbids core dumps and ptrace by others, for a command that opens seeds and writes files which
+/// others are to read.
+pub fn forbid_dumps() -> std::io::Result<()> {
     setrlimit(
         Resource::Core,
         Rlimit {

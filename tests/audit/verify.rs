@@ -2,8 +2,11 @@
 //! nothing of what it did not try.
 
 use std::fs;
+use std::net::TcpListener;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::thread;
+use std::time::Duration;
 
 use claviger_proto::stored::EncryptedObject;
 use prost::Message;
@@ -281,4 +284,43 @@ fn without_a_keyring_that_opens_nothing_is_verified() {
 
 fn hide(dir: &Path) {
     fs::rename(dir.join("root.key"), dir.join("elsewhere.key")).unwrap();
+}
+
+#[test]
+fn what_is_opened_is_in_no_core() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("NOT RUN: only root may raise the limit of cores");
+        return;
+    }
+    let dir = folder();
+    let claviger = Claviger::serve(dir.path()).ready();
+    assert_eq!(core_limit(&claviger, &[]), "unlimited", "all are alike");
+    assert_eq!(core_limit(&claviger, &["--verify"]), "0");
+}
+
+/// The largest core of an audit that waits for etcd, with its keyring open.
+fn core_limit(claviger: &Claviger, arguments: &[&str]) -> String {
+    // Nobody answers there.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    silent.set_nonblocking(true).unwrap();
+    let url = format!("http://{}", silent.local_addr().unwrap());
+    let mut audit = Command::new("prlimit")
+        .args(["--core=unlimited", env!("CARGO_BIN_EXE_claviger")])
+        .arg("--config")
+        .arg(claviger.dir().join("config.yaml"))
+        .args(["audit", "--endpoints", &url])
+        .args(arguments)
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    while silent.accept().is_err() {
+        assert_eq!(audit.try_wait().unwrap(), None, "it does not wait");
+        thread::sleep(Duration::from_millis(5));
+    }
+    let limits = fs::read_to_string(format!("/proc/{}/limits", audit.id())).unwrap();
+    audit.kill().unwrap();
+    audit.wait().unwrap();
+    let mut lines = limits.lines();
+    let core = lines.find(|line| line.starts_with("Max core file size"));
+    core.unwrap().split_whitespace().nth(4).unwrap().to_owned()
 }
