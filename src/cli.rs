@@ -30,6 +30,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::config::{self, Config};
+use crate::hygiene;
 use failure::{Exit, Failure};
 use output::{Color, Format, Output};
 
@@ -114,6 +115,12 @@ pub fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli, output: &Output) -> Result<Exit, Failure> {
+    // Most commands open the keyring, and none has anything to say to a debugger.
+    hygiene::forbid_dumps().map_err(|e| {
+        let doing = "keeping other processes out of this one's memory";
+        let next = "run it where prctl and setrlimit are allowed";
+        Failure::new(Exit::Fault, doing, e, next)
+    })?;
     let config = || read_config(&cli.config);
     match &cli.command {
         Command::Init(args) => wait(init::run(&config()?, args, output)),

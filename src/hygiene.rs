@@ -11,15 +11,12 @@ use rustix::thread::{CapabilitySet, capabilities};
 /// derived keys some more while it is opened.
 const LOCKED_BYTES: u64 = 256 * 1024;
 
-/// Forbids core dumps and ptrace by others, and makes new files private. To be called before any
-/// key is read.
-pub fn apply() -> std::io::Result<()> {
+/// Makes every new file private. To be called before there is another thread.
+pub fn make_files_private() {
     umask(Mode::RWXG | Mode::RWXO);
-    forbid_dumps()
 }
 
-/// Forbids core dumps and ptrace by others, for a command that opens seeds and writes files which
-/// others are to read.
+/// Forbids core dumps and ptrace by others. To be called before any key is read.
 pub fn forbid_dumps() -> std::io::Result<()> {
     setrlimit(
         Resource::Core,

@@ -101,7 +101,7 @@ impl Prepared {
                 "mend that and start it again",
             )
         };
-        hygiene::apply().map_err(|e| failed(&e))?;
+        hygiene::make_files_private();
         secret::check_random().map_err(|e| failed(&e))?;
         threads::check().map_err(|e| {
             let next =
