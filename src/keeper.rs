@@ -217,7 +217,9 @@ impl Keeper {
             ourselves: None,
             now: Timestamp::now(),
         };
-        let progress = progress(&situation, |key| notes.objects(key));
+        let progress = progress(&situation, |key| {
+            notes.protected(key).map(|values| values.current)
+        });
         self.metrics.rotation(progress.as_ref());
     }
 

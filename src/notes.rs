@@ -108,15 +108,12 @@ pub struct SlotTested {
 }
 
 impl Notes {
-    /// How many objects a key protected at the last audit; `None` where none looked at it, because
+    /// How many values a key protected at the last audit; `None` where none looked at it, because
     /// the key is younger.
-    pub fn objects(&self, key: &KeyInfo) -> Option<u64> {
-        let audit = self
-            .audit
-            .as_ref()
-            .filter(|audit| audit.at >= key.created)?;
-        let values = audit.keys.get(&key.id).copied().unwrap_or_default();
-        Some(values.current)
+    pub fn protected(&self, key: &KeyInfo) -> Option<Values> {
+        let audit = self.audit.as_ref()?;
+        let looked = audit.at >= key.created;
+        looked.then(|| audit.keys.get(&key.id).copied().unwrap_or_default())
     }
 }
 

@@ -138,7 +138,7 @@ impl MemberState {
 }
 
 impl MemberRow {
-    fn of(member: &Member, now: Timestamp) -> Self {
+    pub(super) fn of(member: &Member, now: Timestamp) -> Self {
         let record = member.record();
         let (state, seen) = match &member.found {
             Found::Record(record) if record.is_fresh(now) => {
@@ -186,6 +186,7 @@ impl MemberRow {
                 format!("converged, {}", ago(since, now))
             }
             _ if self.state != MemberState::Ok => "-".to_owned(),
+            _ if self.connections == 1 => "moving on, 1 connection".to_owned(),
             _ => format!("moving on, {} connections", self.connections),
         }
     }

@@ -1,6 +1,7 @@
 //! `claviger status`: how the keyring and the plugin on this node are. Exit 0 only if all is well.
 
 mod audited;
+mod rotating;
 mod screen;
 
 use std::time::Duration;
@@ -8,8 +9,8 @@ use std::time::Duration;
 use claviger_keystore::Keystore;
 use claviger_keystore::document::Document;
 use claviger_keystore::error::{Error, StorageError};
-use claviger_keystore::header::Header;
 use claviger_keystore::key::{KeyId, KeyInfo, KeyState};
+use claviger_keystore::rotation::Situation;
 use claviger_keystore::storage::Storage;
 use claviger_keystore::storage::file::Durability;
 use claviger_keystore::store;
@@ -26,6 +27,7 @@ use crate::client::{Client, Endpoint};
 use crate::config::{Config, SocketAddress};
 use crate::notes::Notes;
 use audited::{LastAudit, LastSnapshots, Protects};
+use rotating::Rotating;
 
 /// Between two looks of `--watch`.
 const WATCH: Duration = Duration::from_secs(2);
@@ -87,7 +89,9 @@ pub(super) struct Status {
     audit: Option<LastAudit>,
     /// The last snapshots that an audit was shown.
     snapshots: Option<LastSnapshots>,
-    /// What a rotation that is under way waits for, or what may be done next.
+    /// The rotation that is under way.
+    rotation: Option<Rotating>,
+    /// What comes next in it.
     next: Option<String>,
     /// What is wrong, with what helps; empty if all is well.
     problems: Vec<String>,
@@ -161,11 +165,11 @@ async fn look(config: &Config) -> Status {
     let (plugin, problem) = ask_plugin(config, document.as_ref()).await;
     problems.extend(problem);
     let now = Timestamp::now();
-    let members = members(config, now).await;
+    let notes = app::notes(config).read();
+    let (members, rotation) = life(config, now, &notes).await;
     problems.extend(members.iter().filter_map(|member| lost(member, now)));
     let header = document.as_ref().map(Document::header);
     let seen = app::mark(config).read().ok().flatten();
-    let notes = app::notes(config).read();
     Status {
         healthy: problems.is_empty(),
         version: env!("CARGO_PKG_VERSION"),
@@ -193,23 +197,40 @@ async fn look(config: &Config) -> Status {
         }),
         audit: LastAudit::of(&notes),
         snapshots: LastSnapshots::of(&notes),
-        next: header.and_then(|header| next(header, &members)),
+        next: rotation.as_ref().map(|rotation| rotation.next().to_owned()),
+        rotation,
         members,
         plugin,
         problems,
     }
 }
 
-/// What the members say of themselves. Nothing is changed by looking, not even the mark.
-async fn members(config: &Config, now: Timestamp) -> Vec<MemberRow> {
+/// What the members say of themselves, and how far a rotation is. Nothing is changed by looking, not
+/// even the mark.
+async fn life(
+    config: &Config,
+    now: Timestamp,
+    notes: &Notes,
+) -> (Vec<MemberRow>, Option<Rotating>) {
     let storage = Box::new(app::storage(config, Durability::Memory));
     let keystore = Keystore::new(storage, app::roots(config), None);
     let doing = "reading the members' records";
-    match keyring::opened(config, keystore, doing).await {
-        Ok(opened) => member::rows(&opened, doing, now).await.unwrap_or_default(),
-        // Why it does not open is a problem that is shown already.
-        Err(_) => Vec::new(),
-    }
+    // Why it does not open is a problem that is shown already.
+    let Ok(opened) = keyring::opened(config, keystore, doing).await else {
+        return (Vec::new(), None);
+    };
+    let Ok(members) = opened.keystore.members().await else {
+        return (Vec::new(), None);
+    };
+    let situation = Situation {
+        header: opened.keyring.header(),
+        hash: opened.hash,
+        members: &members,
+        ourselves: None,
+        now,
+    };
+    let rows = members.iter().map(|member| MemberRow::of(member, now));
+    (rows.collect(), Rotating::of(&situation, notes))
 }
 
 fn lost(member: &MemberRow, now: Timestamp) -> Option<String> {
@@ -225,31 +246,6 @@ fn lost(member: &MemberRow, now: Timestamp) -> Option<String> {
         )),
         _ => None,
     }
-}
-
-/// What is next on the way of a rotation.
-fn next(header: &Header, members: &[MemberRow]) -> Option<String> {
-    let primary = header.primary();
-    if header.staged().is_some() {
-        return Some("claviger rotate goes on with the staged key".to_owned());
-    }
-    let here = || {
-        members
-            .iter()
-            .filter(|member| member.state == MemberState::Ok)
-    };
-    let retired = header
-        .keys
-        .iter()
-        .find(|key| key.state == KeyState::Retired)?;
-    let waits = here().find(|member| member.converged != primary);
-    Some(match waits {
-        Some(member) => format!("wait until the apiserver of {} has moved on", member.name),
-        None => format!(
-            "claviger audit --key {} says what it protects",
-            retired.id.short()
-        ),
-    })
 }
 
 impl KeyRow {

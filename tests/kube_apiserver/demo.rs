@@ -61,7 +61,7 @@ fn the_demo_shows_ciphertext_in_etcd_and_a_rotation_that_fails_no_write() {
         "may still write under the key",
         "Failed writes: 0.",
         "still-7 holds: correct horse battery staple",
-        "HEALTHY",
+        "ROTATING: 6/7 prove",
     ] {
         let Some(at) = rest.find(shown) else {
             panic!("{shown} is not where it should be in {said}{complained}");

@@ -73,8 +73,7 @@ impl LastSnapshots {
 impl Protects {
     /// What a key protected.
     pub(super) fn by(key: &KeyInfo, notes: &Notes) -> Self {
-        let audit = notes.audit.as_ref().filter(|audit| audit.at >= key.created);
-        let values = audit.map(|audit| audit.keys.get(&key.id).copied().unwrap_or_default());
+        let values = notes.protected(key);
         let snapshots = notes.snapshots.as_ref();
         let snapshots = snapshots.filter(|snapshots| snapshots.at >= key.created);
         Self::new(values, snapshots, |snapshots| {

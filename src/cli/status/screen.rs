@@ -19,17 +19,18 @@ impl Answer for Status {
             .cluster_name
             .as_deref()
             .filter(|name| !name.is_empty());
-        let health = match self.healthy {
-            true => style.good("HEALTHY"),
-            false => style.bad("NOT HEALTHY"),
+        let now = Timestamp::now();
+        let health = match (&self.rotation, self.healthy) {
+            (_, false) => style.bad("NOT HEALTHY"),
+            (Some(rotation), true) => style.warn(&rotation.headline(now)),
+            (None, true) => style.good("HEALTHY"),
         };
         let title = format!("{}  claviger {}", name.unwrap_or("(unnamed)"), self.version);
-        writeln!(out, "{title:<60}{health}")?;
+        writeln!(out, "{title:<44}{health}")?;
         self.key_table(out, style)?;
         if !self.members.is_empty() {
             writeln!(out, "{}", style.strong(&member::heading()))?;
         }
-        let now = Timestamp::now();
         for member in &self.members {
             writeln!(out, "{}", member.text(style, now))?;
         }
