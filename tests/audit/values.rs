@@ -219,6 +219,18 @@ fn a_list_names_every_object_and_the_textfile_every_count() {
     );
 
     let page = fs::read_to_string(&textfile).unwrap();
+    let documented = include_str!("../../deploy/METRICS.md");
+    let types = page.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    let names: Vec<_> = types
+        .filter_map(|line| line.strip_suffix(" gauge"))
+        .collect();
+    assert_eq!(names.len(), 4, "{page}");
+    for name in names {
+        assert!(
+            documented.contains(&format!("- `{name}`, gauge: ")),
+            "{name}"
+        );
+    }
     let line = "claviger_audit_objects{resource=\"secrets\",protection=\"kms:v2\",provider=\"other\",\
                 key_id=\"A\",state=\"\",place=\"current\"} 5\n";
     assert!(page.contains(line), "{page}");
