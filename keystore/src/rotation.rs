@@ -177,6 +177,9 @@ impl fmt::Display for Lack {
             Self::Behind { acknowledged } => write!(f, "has revision {acknowledged}"),
             Self::Format => f.write_str("does not understand the keyring's format"),
             Self::NotPublished => f.write_str("has not published the primary key yet"),
+            Self::NotConverged { open: 0, .. } => f.write_str(
+                "has no apiserver connected, and waits five minutes in case one comes back",
+            ),
             Self::NotConverged { open, converged } => {
                 write!(f, "has {converged} of {open} connections converged")
             }

@@ -236,7 +236,8 @@ impl Answer for Initialized {
                 path.display()
             )?;
         }
-        writeln!(out, "cluster  {} {}", self.cluster_id, self.cluster_name)?;
+        let named = format!("cluster  {} {}", self.cluster_id, self.cluster_name);
+        writeln!(out, "{}", named.trim_end())?;
         writeln!(out, "primary  {}", self.primary)?;
         writeln!(out, "slots    {}", self.slots.join(", "))?;
         match &self.recovery_file {

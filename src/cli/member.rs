@@ -186,8 +186,11 @@ impl MemberRow {
                 format!("converged, {}", ago(since, now))
             }
             _ if self.state != MemberState::Ok => "-".to_owned(),
-            _ if self.connections == 1 => "moving on, 1 connection".to_owned(),
-            _ => format!("moving on, {} connections", self.connections),
+            _ => match self.connections {
+                0 => "none connected".to_owned(),
+                1 => "moving on, 1 connection".to_owned(),
+                n => format!("moving on, {n} connections"),
+            },
         }
     }
 }
