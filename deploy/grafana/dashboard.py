@@ -178,7 +178,8 @@ def since_status():
         .unit(units.Seconds)
         .min(0)
         .thresholds(steps(("orange", 90), ("red", WRITE_LEASE)))
-        .with_target(query(f"time() - claviger_status_last_timestamp_seconds{{{OURS}}}", "{{instance}}"))
+        # 0 where nobody has asked yet.
+        .with_target(query(f"time() - (claviger_status_last_timestamp_seconds{{{OURS}}} > 0)", "{{instance}}"))
     )
 
 
