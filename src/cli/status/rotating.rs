@@ -15,9 +15,9 @@ use crate::notes::Notes;
 #[serde(rename_all = "camelCase")]
 pub(super) struct Rotating {
     /// The step that it is at, counted from 1.
-    step: u8,
+    step: u32,
     /// How many there are.
-    steps: u8,
+    steps: u32,
     /// The step's name: converge, activate, publish, migrate, prove or destroy.
     name: &'static str,
     /// When its new key was made.
@@ -40,8 +40,8 @@ impl Rotating {
             awaited,
         } = &progress;
         Some(Self {
-            step: step.number(),
-            steps: Step::COUNT,
+            step: step.number().into(),
+            steps: Step::COUNT.into(),
             name: step.as_str(),
             since: *since,
             waits_for: awaited.iter().map(ToString::to_string).collect(),
