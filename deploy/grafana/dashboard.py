@@ -5,6 +5,8 @@
 
 It needs the package grafana-foundation-sdk (tests/components/python/requirements.txt has its
 version). tests/dashboard.rs holds claviger.json to this program, and asks a Prometheus every query.
+What an alert looks at too is a record (claviger:…) of ../prometheus/claviger.rules.yaml, so that
+panel and alert never differ; Prometheus must have loaded that file.
 
 Not here, since what they show does not exist yet: refused rollbacks (rollback_healed_total, row 6)
 and the expiry of client certificates (client_certificate_expiry_timestamp_seconds, row 9).
@@ -105,16 +107,12 @@ def apiservers_behind():
 
 
 def primary_age():
-    expr = (
-        f"time() - max by (cluster, key_id) (claviger_key_created_timestamp_seconds{{{OURS}}}"
-        f' * on (cluster, job, instance, key_id) claviger_key_info{{state="primary",{OURS}}})'
-    )
     return (
         number("Age of the primary key", "claviger-key-old")
         .description("The policy rotateEvery says how old it may be; orange is a year, red a year and a tenth.")
         .unit(units.Seconds)
         .thresholds(steps(("orange", 365 * DAY), ("red", 401.5 * DAY)))
-        .with_target(query(expr, "{{cluster}} {{key_id}}"))
+        .with_target(query(f"claviger:primary_key_age:seconds{{{THEIRS}}}", "{{cluster}} {{key_id}}"))
     )
 
 
@@ -133,7 +131,7 @@ def requests():
 
 
 def refusals():
-    failed = f'sum by (method, code) (rate(claviger_requests_total{{code!="OK",{OURS}}}[$__rate_interval])) > 0'
+    failed = f"claviger:failed_requests:rate2m{{{OURS}}} > 0"
     refused = f"sum by (reason) (rate(claviger_refusals_total{{{OURS}}}[$__rate_interval])) > 0"
     return (
         graph("Failures by method and code, refusals by reason", "claviger-requests-fail")
@@ -141,7 +139,7 @@ def refusals():
         .unit(units.RequestsPerSecond)
         .min(0)
         .no_value("none")
-        .with_target(query(failed, "{{method}} {{code}}"))
+        .with_target(query(failed, "{{instance}} {{method}} {{code}}"))
         .with_target(query(refused, "refused: {{reason}}", "B"))
     )
 
@@ -150,20 +148,19 @@ def refusals():
 
 
 def latency():
-    def ours(quantile):
-        buckets = f'claviger_request_duration_seconds_bucket{{method!="unknown",{OURS}}}'
-        return f"histogram_quantile({quantile}, sum by (method, le) (rate({buckets}[$__rate_interval])))"
-
+    p99 = f'claviger:request_duration_seconds:p99_5m{{method!="unknown",{OURS}}}'
+    buckets = f'claviger_request_duration_seconds_bucket{{method!="unknown",{OURS}}}'
+    p50 = f"histogram_quantile(0.5, sum by (method, le) (rate({buckets}[5m])))"
     buckets = f'apiserver_envelope_encryption_kms_operations_latency_seconds_bucket{{{THEIRS}}}'
-    theirs = f"histogram_quantile(0.99, sum by (method_name, le) (rate({buckets}[$__rate_interval])))"
+    theirs = f"histogram_quantile(0.99, sum by (method_name, le) (rate({buckets}[5m])))"
     return (
         graph("Latency by method", "claviger-slow")
         .description("A p99 above 100 ms is an alarm; after 3 s an apiserver gives a call up by default.")
         .unit(units.Seconds)
         .scale_distribution(common.ScaleDistributionConfig().type(ScaleDistribution.LOG).log(10))
         .thresholds(steps(("red", 0.1)))
-        .with_target(query(ours(0.5), "{{method}} p50", "A"))
-        .with_target(query(ours(0.99), "{{method}} p99", "B"))
+        .with_target(query(p50, "{{method}} p50", "A"))
+        .with_target(query(p99, "{{instance}} {{method}} p99", "B"))
         .with_target(query(theirs, "as kube-apiserver saw it: {{method_name}} p99", "C"))
     )
 
@@ -178,8 +175,7 @@ def since_status():
         .unit(units.Seconds)
         .min(0)
         .thresholds(steps(("orange", 90), ("red", WRITE_LEASE)))
-        # 0 where nobody has asked yet.
-        .with_target(query(f"time() - (claviger_status_last_timestamp_seconds{{{OURS}}} > 0)", "{{instance}}"))
+        .with_target(query(f"claviger:status_age:seconds{{{OURS}}}", "{{instance}}"))
     )
 
 
@@ -264,10 +260,10 @@ def audit_stale():
 def audit_age():
     expr = f"time() - max by (cluster) (claviger_audit_last_success_timestamp_seconds{{{THEIRS}}})"
     return (
-        number("Age of the last audit", "claviger-audit-stale")
-        .description("An audit that is not done counts nothing: set a timer.")
+        number("Age of the last audit", "claviger-audit-old")
+        .description("An audit that is not done counts nothing: set a timer. More than 2 days are an alarm.")
         .unit(units.Seconds)
-        .thresholds(steps(("orange", DAY), ("red", 2 * DAY)))
+        .thresholds(steps(("red", 2 * DAY)))
         .no_value("no audit")
         .with_target(query(expr, "{{cluster}}"))
     )
@@ -283,9 +279,7 @@ def root_age():
         .unit(units.Seconds)
         .min(0)
         .thresholds(steps(("red", 15 * MINUTE)))
-        .with_target(
-            query(f"time() - claviger_root_last_success_timestamp_seconds{{{OURS}}}", "{{instance}} {{root}}")
-        )
+        .with_target(query(f"claviger:root_age:seconds{{{OURS}}}", "{{instance}} {{root}}"))
     )
 
 

@@ -82,7 +82,8 @@ fn scrapes(stand: &Stand, node: &str, audit: SocketAddr) -> Value {
     let server = server.unwrap().strip_prefix("https://").unwrap();
     let targets = |target: &str| json!([{"targets": [target], "labels": {"cluster": "prod"}}]);
     json!({
-        "global": {"scrape_interval": "1s", "scrape_timeout": "1s"},
+        "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
+        "rule_files": [concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/prometheus/claviger.rules.yaml")],
         "scrape_configs": [
             {"job_name": "claviger", "static_configs": targets(node)},
             {"job_name": "node", "static_configs": targets(&audit.to_string())},
