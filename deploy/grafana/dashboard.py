@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Prints the Grafana dashboard of Claviger, for Grafana 11.6 and newer.
 
-    python dashboard.py > claviger.json
+    python -B dashboard.py > claviger.json
 
 It needs the package grafana-foundation-sdk (tests/components/python/requirements.txt has its
 version). tests/dashboard.rs holds claviger.json to this program, and asks a Prometheus every query.
@@ -14,30 +14,13 @@ and the expiry of client certificates (client_certificate_expiry_timestamp_secon
 
 import json
 
-from grafana_foundation_sdk.builders import common, dashboard, prometheus, stat, statetimeline, timeseries
+from grafana_foundation_sdk.builders import common, dashboard
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models import units
-from grafana_foundation_sdk.models.common import (
-    BigValueColorMode,
-    GraphThresholdsStyleMode,
-    LegendDisplayMode,
-    LegendPlacement,
-    ScaleDistribution,
-    SortOrder,
-    TooltipDisplayMode,
-    VisibilityMode,
-)
-from grafana_foundation_sdk.models.dashboard import (
-    DashboardCursorSync,
-    DashboardLinkType,
-    DataSourceRef,
-    Threshold,
-    ThresholdsMode,
-    ValueMap,
-    ValueMappingResult,
-    VariableRefresh,
-    VariableSort,
-)
+from grafana_foundation_sdk.models.common import ScaleDistribution
+from grafana_foundation_sdk.models.dashboard import DashboardCursorSync
+
+from shapes import choice, graph, number, query, steps, timeline, words
 
 MINUTE = 60
 DAY = 24 * 60 * MINUTE
@@ -49,8 +32,6 @@ WRITE_LEASE = 3 * MINUTE
 # scraped under another job and instance, and `audit --textfile` speaks through node_exporter.
 OURS = 'cluster=~"$cluster",job=~"$job",instance=~"$node"'
 THEIRS = 'cluster=~"$cluster"'
-
-SOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
 
 
 # ---- row 1: the key of each node, and kube-apiserver's ------------------------------------------
@@ -94,7 +75,8 @@ def keys_of_apiservers():
 
 def apiservers_behind():
     keys = "on (cluster, key_id_hash) claviger_key_info"
-    expr = f'count({WRITABLE} and {keys}{{state!="primary",{OURS}}} unless {keys}{{state="primary",{OURS}}}) or vector(0)'
+    old = f'{keys}{{state!="primary",{OURS}}} unless {keys}{{state="primary",{OURS}}}'
+    expr = f"count({WRITABLE} and {old}) or vector(0)"
     return (
         number("kube-apiservers on an old key", "claviger-keys-disagree")
         .description("Apiservers that may still write with a key of ours that no plugin calls primary.")
@@ -338,7 +320,10 @@ def claviger():
     board = (
         dashboard.Dashboard("Claviger")
         .uid("claviger")
-        .description("KMS v2 encryption of Kubernetes by Claviger: keys, calls, nodes, objects, roots, backups.")
+        .description(
+            "KMS v2 encryption of Kubernetes by Claviger. Prometheus must scrape the plugins and kube-apiserver, have "
+            "loaded deploy/prometheus/claviger.rules.yaml, and for objects reach what claviger audit --textfile wrote."
+        )
         .tags(["claviger", "kubernetes", "kms"])
         .tooltip(DashboardCursorSync.CROSSHAIR)
         .refresh("1m")
@@ -357,87 +342,14 @@ def variables():
     ours = "claviger_build_info"
     return [
         dashboard.DatasourceVariable("datasource").label("Data source").type("prometheus"),
-        labels("cluster", "Cluster", f"label_values({ours}, cluster)"),
-        labels("job", "Job", f'label_values({ours}{{cluster=~"$cluster"}}, job)'),
-        labels("node", "Node", f'label_values({ours}{{cluster=~"$cluster",job=~"$job"}}, instance)'),
+        choice("cluster", "Cluster", f"label_values({ours}, cluster)"),
+        choice("job", "Job", f'label_values({ours}{{cluster=~"$cluster"}}, job)'),
+        choice("node", "Node", f'label_values({ours}{{cluster=~"$cluster",job=~"$job"}}, instance)'),
         dashboard.TextBoxVariable("runbook")
         .label("Runbook")
         .description("Where your copy of deploy/RUNBOOK.md can be read; panels link to its sections.")
         .default_value("deploy/RUNBOOK.md"),
     ]
-
-
-def labels(name, label, values):
-    """A choice of a label's values. "All" holds for series that lack the label, too."""
-    return (
-        dashboard.QueryVariable(name)
-        .label(label)
-        .datasource(SOURCE)
-        .query(values)
-        .refresh(VariableRefresh.ON_TIME_RANGE_CHANGED)
-        .sort(VariableSort.ALPHABETICAL_ASC)
-        .multi(True)
-        .include_all(True)
-        .all_value(".*")
-    )
-
-
-def graph(title, anchor):
-    panel = (
-        timeseries.Panel()
-        .fill_opacity(0)
-        .line_width(2)
-        .show_points(VisibilityMode.NEVER)
-        .legend(
-            common.VizLegendOptions()
-            .show_legend(True)
-            .display_mode(LegendDisplayMode.LIST)
-            .placement(LegendPlacement.BOTTOM)
-        )
-        .tooltip(common.VizTooltipOptions().mode(TooltipDisplayMode.MULTI).sort(SortOrder.DESCENDING))
-        .thresholds_style(common.GraphThresholdsStyleConfig().mode(GraphThresholdsStyleMode.DASHED))
-        .thresholds(steps())
-    )
-    return titled(panel, title, anchor)
-
-
-def number(title, anchor):
-    panel = stat.Panel().color_mode(BigValueColorMode.VALUE).decimals(0)
-    return titled(panel, title, anchor)
-
-
-def timeline(title, anchor):
-    panel = statetimeline.Panel().show_value(VisibilityMode.AUTO).row_height(0.8).thresholds(steps())
-    return titled(panel, title, anchor)
-
-
-def titled(panel, title, anchor):
-    runbook = (
-        dashboard.DashboardLink("Runbook")
-        .type(DashboardLinkType.LINK)
-        .url("${runbook:raw}#" + anchor)
-        .target_blank(True)
-    )
-    return panel.title(title).datasource(SOURCE).links([runbook])
-
-
-def query(expr, legend, ref="A"):
-    return prometheus.Dataquery().expr(expr).legend_format(legend).ref_id(ref).datasource(SOURCE).range()
-
-
-def steps(*above):
-    """Green below all steps. A step: a colour, and the value from which on it holds."""
-    steps = [Threshold(color="green")] + [Threshold(value=value, color=color) for color, value in above]
-    return dashboard.ThresholdsConfig().mode(ThresholdsMode.ABSOLUTE).steps(steps)
-
-
-def words(meanings):
-    """What values are called, and their colours."""
-    results = {
-        str(value): ValueMappingResult(text=text, color=color, index=index)
-        for index, (value, (text, color)) in enumerate(meanings.items())
-    }
-    return [ValueMap(options=results)]
 
 
 if __name__ == "__main__":
