@@ -143,3 +143,99 @@ fn systemd_s_watchdog_is_fed() {
     heard.sort_unstable();
     assert_eq!(heard, ["READY=1", "WATCHDOG=1", "WATCHDOG=1", "WATCHDOG=1"]);
 }
+
+const AUDIT: &str = include_str!("../deploy/systemd/claviger-audit.service");
+const TIMER: &str = include_str!("../deploy/systemd/claviger-audit.timer");
+
+/// The values of a directive of the audit's unit.
+fn of_audit(directive: &str) -> Vec<&'static str> {
+    let lines = AUDIT.lines().filter_map(|line| line.split_once('='));
+    lines
+        .filter(|(name, _)| *name == directive)
+        .map(|(_, value)| value)
+        .collect()
+}
+
+#[test]
+fn the_audit_on_a_timer_is_a_command_that_we_have_and_fails_by_all_but_an_answer() {
+    let [line] = of_audit("ExecStart")[..] else {
+        panic!("one ExecStart")
+    };
+    let words: Vec<_> = line.split(' ').collect();
+    let ["/usr/local/bin/claviger", args @ .., page] = &words[..] else {
+        panic!("{line}")
+    };
+    let folder_of_page = Path::new(page).parent().unwrap().to_str().unwrap();
+    assert_eq!(of_audit("ReadWritePaths"), [folder_of_page]);
+    assert!(include_str!("../deploy/RUNBOOK.md").contains(page));
+
+    let dir = folder();
+    let output = command(env!("CARGO_BIN_EXE_claviger"))
+        .args(args)
+        .arg(dir.path().join("claviger.prom"))
+        .args(["--endpoints", "http://127.0.0.1:1"])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    // etcd is not there, and nothing else is wrong; cli/failure.rs has the codes.
+    assert_eq!(output.status.code(), Some(5), "{said}");
+    assert_eq!(of_audit("SuccessExitStatus"), ["3"]);
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+/// What the audit needs, and the plugin does not: files of several users, and etcd.
+const OPENED: [&str; 5] = [
+    "CapabilityBoundingSet=",
+    "PrivateUsers=yes",
+    "IPAddressDeny=any",
+    "IPAddressAllow=localhost",
+    "SocketBindAllow=tcp:9465",
+];
+
+#[test]
+fn the_audit_is_as_shut_in_as_the_plugin() {
+    let plugin = include_str!("../deploy/systemd/claviger.service");
+    let (_, walls) = plugin.split_once("# Nothing else of the host.\n").unwrap();
+    let (walls, _) = walls.split_once("[Install]").unwrap();
+    let walls: Vec<_> = walls.lines().filter(|line| line.contains('=')).collect();
+    assert!(walls.len() > 20, "{walls:?}");
+    for wall in walls {
+        let stands = AUDIT.lines().any(|line| line == wall);
+        assert_eq!(stands, !OPENED.contains(&wall), "{wall}");
+    }
+    assert_eq!(of_audit("CapabilityBoundingSet"), ["CAP_DAC_OVERRIDE"]);
+}
+
+/// systemd's own verdicts. Says loudly that it was not asked where it is not installed.
+#[test]
+fn systemd_accepts_the_audit_and_its_timer() {
+    if Command::new("systemd-analyze")
+        .arg("--version")
+        .output()
+        .is_err()
+    {
+        eprintln!("NOT TESTED: systemd-analyze is not installed");
+        return;
+    }
+    let dir = folder();
+    let service = dir.path().join("claviger-audit.service");
+    let timer = dir.path().join("claviger-audit.timer");
+    // It looks whether the program is there.
+    let unit = AUDIT.replace("/usr/local/bin/claviger", env!("CARGO_BIN_EXE_claviger"));
+    fs::write(&service, unit).unwrap();
+    fs::write(&timer, TIMER).unwrap();
+    let analyzed = |args: &[&str], paths: &[&Path]| {
+        let mut analyze = command("systemd-analyze");
+        let output = analyze.args(args).args(paths).output().unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8_lossy(&said).into_owned();
+        assert!(output.status.success(), "{said}");
+        said
+    };
+    let said = analyzed(&["verify"], &[&service, &timer]);
+    // It is content with directives that it does not know, but for a line about each.
+    assert!(!said.contains("claviger-audit"), "{said}");
+    // In tenths: an exposure of at most 2.0, of 10.
+    let security = ["security", "--offline=true", "--threshold=20", "--no-pager"];
+    analyzed(&security, &[&service]);
+}
