@@ -336,12 +336,16 @@ fn row_66_of_a_corrupt_keyring_the_newest_good_copy_is_named() {
             .to_owned()
     };
     fs::write(node.path("keyring"), b"garbage").unwrap();
-    let put_back = |name| format!("put {} back", node.path(name));
-    assert!(problem().ends_with(&put_back("keyring.3")), "{}", problem());
+    let (keyring, away) = (node.path("keyring"), node.path("away"));
+    let restore = |copy: &str| {
+        let copy = node.path(copy);
+        format!("; move {keyring} away, then claviger restore takes {copy}, or a newer backup")
+    };
+    assert!(problem().ends_with(&restore("keyring.3")), "{}", problem());
     // A copy that does not open is no good one.
     let copy = fs::read(node.path("keyring.3")).unwrap();
     fs::write(node.path("keyring.3"), &copy[..copy.len() / 2]).unwrap();
-    assert!(problem().ends_with(&put_back("keyring.2")), "{}", problem());
+    assert!(problem().ends_with(&restore("keyring.2")), "{}", problem());
     for name in ["keyring.2", "keyring.1"] {
         fs::write(node.path(name), b"garbage").unwrap();
     }
@@ -349,6 +353,18 @@ fn row_66_of_a_corrupt_keyring_the_newest_good_copy_is_named() {
         problem().contains("no copy beside it is good"),
         "{}",
         problem()
+    );
+    // What it says helps.
+    fs::write(node.path("keyring.3"), &copy).unwrap();
+    fs::rename(&keyring, away).unwrap();
+    node.answer(&["restore", &node.path("keyring.3")]);
+    let status = node.json(&["status"]);
+    let problems = status["problems"].as_array().unwrap();
+    assert!(
+        !problems
+            .iter()
+            .any(|problem| problem.as_str().unwrap().contains("keyring")),
+        "{status:#}"
     );
 }
 

@@ -76,7 +76,7 @@ pub(super) fn refused(doing: &str, error: &Error) -> Failure {
         Error::Storage(StorageError::Conflict) => (Exit::Refused, "look again, then run it again"),
         Error::Storage(StorageError::Missing(_)) => (
             Exit::Fault,
-            "on a new cluster run claviger init, otherwise put a copy back",
+            "on a new cluster run claviger init, otherwise claviger restore with the newest copy or backup",
         ),
         Error::Storage(StorageError::DurabilityUnknown { .. }) => (
             Exit::Partly,

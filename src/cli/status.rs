@@ -275,7 +275,8 @@ async fn open(config: &Config, storage: &dyn Storage) -> (Option<Document>, Opti
     (Some(document), problem)
 }
 
-/// The newest copy beside the keyring that opens.
+/// The newest copy beside the keyring that opens. It is older than what was seen here, so that only
+/// `restore` accepts it.
 async fn newest_good_copy(config: &Config) -> Option<String> {
     let kept = app::storage(config, Durability::Memory).kept().await.ok()?;
     for (revision, bytes) in kept.into_iter().rev() {
@@ -314,11 +315,16 @@ async fn opens(config: &Config, document: &Document) -> Result<(), Error> {
 async fn with_help(config: &Config, error: &Error) -> String {
     let help = match error {
         Error::Storage(StorageError::Missing(_)) => {
-            "on a new cluster run claviger init, otherwise put a copy back"
+            "on a new cluster run claviger init, otherwise claviger restore with the newest copy or backup"
         }
         Error::NoSlotOpens(_) => "bring a root back: claviger slot test",
         Error::Document(_) | Error::NotSuccessor(_) => match newest_good_copy(config).await {
-            Some(copy) => return format!("{error}; put {copy} back"),
+            Some(copy) => {
+                return format!(
+                    "{error}; move {} away, then claviger restore takes {copy}, or a newer backup",
+                    app::keyring_path(config).display()
+                );
+            }
             None => "claviger restore takes a backup; no copy beside it is good",
         },
         Error::Mark { .. } => "remove the mark only if the keyring is surely the newest",

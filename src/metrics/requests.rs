@@ -11,7 +11,7 @@ use prometheus::{
 use tonic::Code;
 
 use super::Metrics;
-use super::family::{Family, seconds};
+use super::family::{Family, Read, seconds};
 use super::names::{
     ACCEPT_ERRORS, CONNECTIONS, PANICS, PEER_REJECTED, REFUSALS, REQUEST_DURATION, REQUESTS,
     SOCKET_RESTORED, STATUS_LAST,
@@ -67,7 +67,7 @@ impl Requests {
         Ok(Self {
             by_method: by_method(registry)?,
             refusals: counters(registry, &REFUSALS, Reason::ALL.iter().map(|r| r.as_str()))?,
-            status_last: registered(registry, Gauge::with_opts(STATUS_LAST.opts())?)?,
+            status_last: status_last(registry)?,
             panics: registered(registry, IntCounter::with_opts(PANICS.opts())?)?,
             connections: registered(registry, IntGauge::with_opts(CONNECTIONS.opts())?)?,
             peer_rejected: {
@@ -90,6 +90,18 @@ impl Requests {
             of_method.duration.observe(elapsed.as_secs_f64());
         }
     }
+}
+
+/// A date that never was is no series, rather than 1970: an alert on its age would fire at every start.
+fn status_last(registry: &Registry) -> Result<Gauge> {
+    let gauge = Gauge::with_opts(STATUS_LAST.opts())?;
+    let date = gauge.clone();
+    let read = move || {
+        let date = Some(date.get()).filter(|date| *date > 0.0);
+        vec![STATUS_LAST.value(date)]
+    };
+    registry.register(Box::new(Read::new(&[&STATUS_LAST], read)?))?;
+    Ok(gauge)
 }
 
 impl Metrics {
@@ -248,12 +260,13 @@ mod tests {
         metrics.panic_caught();
         metrics.socket_restored();
         metrics.socket_restored();
+        let last = "claviger_status_last_timestamp_seconds";
+        assert_eq!(value(&metrics, last), None);
         metrics.status_answered_at("2026-09-14T08:00:00.25Z".parse().unwrap());
+        assert_eq!(value(&metrics, last), Some(1_789_372_800.25));
         assert_eq!(value(&metrics, "claviger_connections"), Some(1.0));
         assert_eq!(value(&metrics, "claviger_panics_total"), Some(1.0));
         assert_eq!(value(&metrics, "claviger_socket_restored_total"), Some(2.0));
-        let last = value(&metrics, "claviger_status_last_timestamp_seconds");
-        assert_eq!(last, Some(1_789_372_800.25));
     }
 
     #[test]
