@@ -512,11 +512,13 @@ fn decrypt_only_reason(judgement: Error) -> Result<Arc<str>, Error> {
 fn closed_reason(error: &Error) -> String {
     let help = match error {
         Error::Storage(StorageError::Missing(_)) => {
-            "on a new cluster run claviger init, otherwise put a copy of the keyring back"
+            "on a new cluster run claviger init, otherwise claviger restore with the newest copy or backup"
         }
         Error::NoSlotOpens(_) => "bring a root back; claviger slot test shows which slots open",
         Error::Document(DocumentError::NewerFormat(_)) => "install that one on this node too",
-        Error::Document(_) => "put the newest good keyring.<revision> or a backup back",
+        Error::Document(_) => {
+            "move it away, then run claviger restore with the newest good keyring.<revision> or backup"
+        }
         Error::NotSuccessor(NotSuccessor::OtherKeyringKey) => {
             "put the keyring back that this node had; if its keyring key was changed on purpose, \
              run claviger restore with --accept-keyring-key"

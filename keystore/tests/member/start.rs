@@ -29,24 +29,25 @@ fn newer_format(document: &[u8]) -> Vec<u8> {
 async fn rows_66_and_74_a_start_without_a_good_keyring_says_why_and_heals() {
     let node = Node::new().await;
     let good = node.bytes().await;
-    let put_back = "put the newest good keyring.<revision> or a backup back";
+    let restore =
+        "move it away, then run claviger restore with the newest good keyring.<revision> or backup";
     let cases: [(Option<Vec<u8>>, &str, &str); 6] = [
         (None, "there is no keyring at memory", "run claviger init"),
-        (Some(Vec::new()), "is not two lines of text", put_back),
+        (Some(Vec::new()), "is not two lines of text", restore),
         (
             Some(good[..good.len() / 2].to_vec()),
             "may be torn",
-            put_back,
+            restore,
         ),
         (
             Some(b"garbage".to_vec()),
             "is not two lines of text",
-            put_back,
+            restore,
         ),
         (
             Some(b"{}\n\n".to_vec()),
             "has a header that cannot be read",
-            put_back,
+            restore,
         ),
         (
             Some(newer_format(&good)),
@@ -99,8 +100,8 @@ async fn a_newer_format_is_not_answered_with_an_older_copy() {
     );
     let why = closed_reason(&member);
     assert!(
-        !why.contains("back"),
-        "it tells people to put an older keyring back: {why}"
+        !why.contains("restore"),
+        "it tells people to restore an older keyring: {why}"
     );
 }
 
