@@ -208,3 +208,40 @@ fn root_key_bytes(dir: &Path) -> [u8; 32] {
     file.unwrap().read_exact(&mut bytes).unwrap();
     bytes
 }
+
+/// How much of the code of programs and libraries lies in this process's memory, in KiB.
+fn resident_code() -> u64 {
+    let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+    let mut is_code = false;
+    let mut resident = 0;
+    for line in maps.lines() {
+        let mut fields = line.split_ascii_whitespace();
+        match (fields.next().unwrap(), fields.next()) {
+            ("Rss:", Some(kib)) if is_code => resident += kib.parse::<u64>().unwrap(),
+            (first, Some(modes)) if !first.ends_with(':') => {
+                is_code = modes == "r-xp" && line.contains(" /");
+            }
+            _ => {}
+        }
+    }
+    resident
+}
+
+#[test]
+fn code_that_only_the_start_ran_is_given_back() {
+    let mut alone = Command::new(std::env::current_exe().unwrap());
+    alone.args(["--ignored", "--exact", "code_is_given_back"]);
+    let output = alone.output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("1 passed"), "{said}");
+}
+
+#[test]
+#[ignore = "other tests would run code meanwhile: the test above runs it alone"]
+fn code_is_given_back() {
+    let before = resident_code();
+    claviger::footprint::give_back_code().unwrap();
+    let after = resident_code();
+    assert!(after < before, "{before} KiB, then {after} KiB");
+}

@@ -1,6 +1,6 @@
-//! The whole plugin with its log on a pipe that nobody reads.
+//! The whole plugin with its log on a pipe that nobody reads, or on a disk that is full.
 
-use std::fs;
+use std::fs::{self, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 /// More lines of a log than the pipe (64 KiB) and the queue (2,048 lines) take.
 const CALLS: usize = 3_500;
 
-/// A plugin whose stderr is never read; killed by its id when this ends.
+/// A plugin whose log goes nowhere; killed by its id when this ends.
 struct Serving(Child);
 
 impl Drop for Serving {
@@ -26,12 +26,12 @@ impl Drop for Serving {
 
 impl Serving {
     /// Starts a try-out and waits until it says that it serves.
-    fn start(dir: &Path) -> Self {
+    fn start(dir: &Path, log: Stdio) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_claviger"))
             .args(["serve", "--dev", "--dir"])
             .arg(dir)
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
+            .stderr(log)
             .spawn()
             .unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap());
@@ -73,12 +73,24 @@ fn dropped_lines(dir: &Path) -> f64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn requests_are_served_while_nobody_reads_the_log() {
+async fn row_115_requests_are_served_while_nobody_reads_the_log() {
     let dir = tempfile::tempdir().unwrap();
-    let serving = Serving::start(dir.path());
+    let serving = Serving::start(dir.path(), Stdio::piped());
     assert_eq!(dropped_lines(dir.path()), 0.0);
+    serves_and_counts_what_it_drops(dir.path(), serving).await;
+}
 
-    let client = Client::new(Endpoint::Path(dir.path().join("kms.sock")), TIMEOUT);
+#[tokio::test(flavor = "multi_thread")]
+async fn row_115_requests_are_served_while_the_disk_under_the_log_is_full() {
+    let dir = tempfile::tempdir().unwrap();
+    // Every write to it fails with ENOSPC.
+    let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let serving = Serving::start(dir.path(), full.into());
+    serves_and_counts_what_it_drops(dir.path(), serving).await;
+}
+
+async fn serves_and_counts_what_it_drops(dir: &Path, serving: Serving) {
+    let client = Client::new(Endpoint::Path(dir.join("kms.sock")), TIMEOUT);
     let refused = DecryptRequest {
         key_id: "nonsense".to_owned(),
         ..Default::default()
@@ -87,7 +99,7 @@ async fn requests_are_served_while_nobody_reads_the_log() {
         let refusal = client.decrypt(refused.clone()).await.unwrap_err();
         assert_eq!(refusal.code(), tonic::Code::InvalidArgument, "{refusal}");
     }
-    let dropped = dropped_lines(dir.path());
+    let dropped = dropped_lines(dir);
     assert!(
         dropped > 0.0,
         "{CALLS} refused calls, and no line of the log was lost"
