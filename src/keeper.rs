@@ -199,14 +199,17 @@ impl Keeper {
         let notes = self.notes.read();
         let backup = notes.backup.map(|backup| backup.revision);
         self.metrics.last_done(notes.recovery_tested, backup);
-        let (keyring, known) = (
+        // Without a keyring, or its members, nobody knows: the last that was known stays.
+        let (Some(keyring), Some(known)) = (
             self.keystore.keyring().await,
             self.keystore.acknowledged().await,
-        );
-        // Without a keyring, or its members, nobody knows: the last that was known stays.
-        let (Some(keyring), Some(known)) = (keyring, known) else {
+        ) else {
             return;
         };
+        // Another one was committed in between, and is told of next.
+        if known.revision != keyring.header().revision {
+            return;
+        }
         let Ok(members) = self.keystore.members().await else {
             return;
         };
